@@ -6,7 +6,7 @@ What fewer rows lose is told by texts in two halves (`RowLosses`), at the logits
 rows, which are no noise. Losses of a format and of rows are added, as those of several weights are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,14 +22,16 @@ from qcc.compiler.measure.segments import Chain, cut
 from qcc.compiler.measure.sensitivity import MEASURED_SAMPLES, OUTPUT_BYTES, Losses, within
 from qcc.compiler.measure.tally import NOISE
 from qcc.compiler.metrics.metric import Additive
+from qcc.compiler.plan.costs import CACHE, TRAFFIC, asked_rows
 from qcc.compiler.plan.plan import OpenChoice, Plan
+from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array
 from qcc.ir.model.in_floats import InFloats
 from qcc.ir.model.model import Model
 from qcc.passes.cache.cache import Cache
-from qcc.passes.contract.contract import Context
+from qcc.passes.contract.contract import Context, Edit
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,19 @@ class CacheMeasurer:
         for name, lost in zip(names, losses, strict=True):
             for count, loss in zip(counts, lost, strict=True):
                 yield (name, count), float(loss) / len(self.graph.outputs)
+
+
+def see_kept(policy: Policy, plan: Plan, edits: Iterable[Edit]) -> None:
+    """See that all caches that are counted as codes, or as fewer rows, became so.
+
+    Raises:
+        ModelError: one did not, and the policy bounds what caches take: ``Q465``.
+    """
+    names = {name for step in plan.steps if isinstance(step.action, Cache) for name in step.weights}
+    stays = [edit for edit in edits if edit.refused and edit.subject in names]
+    if stays and asked_rows(policy) & {CACHE, TRAFFIC}:
+        message = f"what caches take is bounded, and `{stays[0].subject}` stays as it is: {stays[0].text}"
+        raise ModelError("Q465", message, help='leave it out: `rule cache[name ~ "..."]`')
 
 
 def _cache(action: object) -> Cache:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from qcc.compiler.allocate.cache_losses import CacheMeasurer
+from qcc.compiler.allocate.cache_losses import CacheMeasurer, see_kept
 from qcc.compiler.allocate.copied import copied, copies
 from qcc.compiler.allocate.settle import Settled, settle
 from qcc.compiler.build import run as build
@@ -73,6 +73,8 @@ class PlanWriter:
         if not copies(plan):
             losses = partial(self._losses, plan)
             found = settle(plan, lambda one: self._write(one, path), losses, self.evidence.together)
+        if found is not None:
+            see_kept(self.policy, found.plan, found.built.edits)
         self.evidence.warn_of_edits(found.built.edits if found else (), diagnostics)
         if found is None or (found.written.size_bytes >= self.file.size_bytes and not self.changed):
             diagnostics.warning("Q430", f"`{self.source}` gets no smaller: the output is a copy of it")

@@ -21,11 +21,7 @@ from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.options import options_of
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy
 from qcc.dsl.policy.schema import Off
-from qcc.dsl.policy.select import (
-    GIVEN,
-    asks_for_data,
-    matches_glob,
-)
+from qcc.dsl.policy.select import GIVEN, asks_for_data, matches_glob
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
@@ -43,7 +39,6 @@ FALLBACK = "fallback"
 """The property that says what the weights that lose most become where a bound of ``verify`` fails."""
 NO_ENCODINGS: Mapping[str, Encoding | None] = MappingProxyType({})
 ActionT = TypeVar("ActionT", bound=Pass)
-"""Finds the form of a weight under an encoding."""
 
 
 @dataclass(frozen=True)
@@ -283,6 +278,11 @@ def _stored_so(
     except ValueError as error:
         diagnostics.error("Q770", str(error), next(iter(asked.values())).span)
         return []
+    if len(actions) > 1 and not definition.weighed:
+        name, one = next((name, one) for name, one in asked.items() if len(given.get(name, ())) > 1)
+        help = f"keep one of {one.text}"
+        diagnostics.error("Q690", f"`{name}` takes one format: no program chooses it", one.span, help=help)
+        return []
     if len(actions) > 1 or not actions[0].nothing:
         return list(dict.fromkeys(None if one.nothing else one for one in actions))
     if not any(isinstance(one.value, tuple | Off) for one in asked.values()):
@@ -306,16 +306,12 @@ def _fixed_of_others(
 
 def _see_weighed(policy: Policy, options: Sequence[OpenChoice], given: bool, diagnostics: Diagnostics) -> None:
     """Say so where what is no layer has several ways to be stored, and nothing tells which loses less."""
-    if not options:
-        return
-    others = f" and {len(options) - 1:,} more" if options[1:] else ""
-    several = f"`{options[0].subject}`{others} can be stored in several ways, and "
-    if not given:
-        help = 'name texts, `calibrate "text.npz"`, or keep one format'
-        diagnostics.error("Q690", f"{several}without data nothing tells what each loses", help=help)
-    elif policy.minimize not in ADDITIVE:
-        help = f"minimise a loss, such as `{ADDITIVE[0]}`, and bound the rest, or keep one format"
-        diagnostics.error("Q690", f"{several}`minimize {policy.minimize}` weighs no loss of theirs", help=help)
+    if options and (not given or policy.minimize not in ADDITIVE):
+        several = f"`{options[0].subject}` can be kept in {len(options[0].candidates)} ways, and "
+        why, help = "without data nothing tells what each loses", 'name texts, `calibrate "text.npz"`'
+        if given:
+            why, help = f"`minimize {policy.minimize}` weighs no loss", f"`minimize {ADDITIVE[0]}`, and bound the rest"
+        diagnostics.error("Q690", several + why, help=f"{help}, or keep one format")
 
 
 def steps_of(steps: Mapping[ActionT, Sequence[PlanRow]]) -> Iterable[Step]:

@@ -1,4 +1,4 @@
-"""The rows of the allocator that formats and numbers of rows of caches count in: bytes of caches, and what a token reads.
+"""The rows of the allocator that caches count in: their bytes, and what a token reads of them and of weights.
 
 Source: Kinetics, Sadhukhan et al. 2025 (arXiv:2506.05333): what a token reads grows with the text before it; there the
 parameters are left out, here they count, so that one bound trades their bits against those of caches.
@@ -140,8 +140,8 @@ class _Read(Row):
         """All of a weight, or the rows that are looked up."""
         return self.held(weight, action) * self.count.share_read(weight)
 
-    def op(self, op: Op) -> float:  # noqa: ARG002 - values of one token are few
-        """Nothing that counts beside."""
+    def op(self, op: Op) -> float:
+        """Nothing: values of one token are few."""
         return 0.0
 
 

@@ -66,6 +66,7 @@ class Cache(SubjectPass):
     subjects: ClassVar[tuple[str, ...]] = ("cache",)
     wants: ClassVar[str] = "keys = int8 channel` or `budget = 256"
     learned: ClassVar[str] = "caches"
+    weighed: ClassVar[bool] = True
     uses_sample: ClassVar[bool] = True
 
     keys: Annotated[Encoding | None, "what keys of earlier runs are kept in"] = None
