@@ -186,6 +186,7 @@ def allocation_of(plan: Plan, settled: Settled, graph: Graph) -> Allocation | No
         predicted_error=settled.decision.predicted_error if settled.losses.samples else None,
         held_out=settled.losses.samples if settled.losses.held_out else 0,
         metric=settled.losses.metric,
+        caches=sum(not option.stores_weight for option in plan.allocate.options),
         least_error=_least(plan, settled, graph),
         equal_slope=_equal_slope(plan, settled),
         rivals=settled.rivals,

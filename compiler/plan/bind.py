@@ -271,17 +271,16 @@ def _stored_so(
     given: dict[str, list[object]] = {}
     for name, one in asked.items():
         specs: tuple[FormatSpec, ...] = one.value if isinstance(one.value, tuple) else ()
+        if len(specs) > 1 and not definition.weighed:
+            help = f"keep one of {', '.join(f'`{spec.text}`' for spec in specs)}"
+            diagnostics.error("Q690", f"`{name}` takes one format: no program chooses it", one.span, help=help)
+            return []
         if not isinstance(one.value, Off):
             given[name] = [encoding_of(spec) for spec in specs] if specs else [one.value]
     try:
         actions = [definition(**dict(zip(given, each, strict=True))) for each in product(*given.values())]
     except ValueError as error:
         diagnostics.error("Q770", str(error), next(iter(asked.values())).span)
-        return []
-    if len(actions) > 1 and not definition.weighed:
-        name, one = next((name, one) for name, one in asked.items() if len(given.get(name, ())) > 1)
-        help = f"keep one of {one.text}"
-        diagnostics.error("Q690", f"`{name}` takes one format: no program chooses it", one.span, help=help)
         return []
     if len(actions) > 1 or not actions[0].nothing:
         return list(dict.fromkeys(None if one.nothing else one for one in actions))

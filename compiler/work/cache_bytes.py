@@ -33,7 +33,7 @@ CachesMeter = Callable[[Policy, Graph, Graph, Samples], Meter]
 
 
 @dataclass(frozen=True)
-class HeldRows:
+class HeldFloats:
     """What a cache of floats holds: so many ``heads`` of ``width`` channels, each of ``number_bytes``."""
 
     heads: int
@@ -53,7 +53,7 @@ class CacheBytes:
     """Counts behind a ``context`` of so many tokens, by the names of caches: what keys and what values hold."""
 
     context: int
-    held: Mapping[str, tuple[HeldRows, HeldRows]]
+    held: Mapping[str, tuple[HeldFloats, HeldFloats]]
 
     @classmethod
     def of_graph(cls, graph: Graph, samples: Samples, context: int | None) -> "CacheBytes":
@@ -87,8 +87,8 @@ class CacheBytes:
         return sum(self.taken(name, None) for name in self.held)
 
 
-def _held(array: Array) -> HeldRows:
-    return HeldRows(int(array.shape[HEADS]), int(array.shape[WIDTH]), array.dtype.itemsize)
+def _held(array: Array) -> HeldFloats:
+    return HeldFloats(int(array.shape[HEADS]), int(array.shape[WIDTH]), array.dtype.itemsize)
 
 
 def cache_meter(policy: Policy, original: Graph, graph: Graph, samples: Samples) -> Meter:
