@@ -19,8 +19,9 @@ from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.regions.find import regions
 from qcc.ir.regions.flow import Flow
+from qcc.passes.contract.activations import Activations
 from qcc.passes.contract.chains import joined
-from qcc.passes.contract.contract import Activations, Context, Edit, Invariant, Pass, Phase, Rounding
+from qcc.passes.contract.contract import Context, Edit, Invariant, Pass, Phase, Rounding
 from qcc.passes.contract.holes import Holes
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.places import places

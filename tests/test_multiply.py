@@ -25,7 +25,8 @@ from qcc.passes.activations.blocks import Blockwise
 from qcc.passes.activations.dynamic import Dynamic
 from qcc.passes.activations.static import Static
 from qcc.passes.attention.multiply import Multiply
-from qcc.passes.contract.contract import Activations, Context, Edit, Watch
+from qcc.passes.contract.activations import Activations
+from qcc.passes.contract.contract import Context, Edit, Watch
 from tests import attention_models as models
 from tests.attention_models import ALL, BATCH, ROWS, Spelling, case
 from tests.onnx_models import random

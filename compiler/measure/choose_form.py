@@ -30,7 +30,7 @@ from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.op import BF16
-from qcc.passes.contract.contract import Activations
+from qcc.passes.contract.activations import Activations
 from qcc.passes.encode import Encode
 
 CaseTick = Callable[[str], None]

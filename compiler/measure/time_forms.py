@@ -28,7 +28,8 @@ from qcc.ir.cores import cores
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.graph.form import Form
 from qcc.ir.onnx.file.runtime import onnxruntime
-from qcc.passes.contract.contract import Activations, Context
+from qcc.passes.contract.activations import Activations
+from qcc.passes.contract.contract import Context
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.encode import Encode
 from qcc.passes.rounding.nearest import Nearest

@@ -9,8 +9,9 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.regions.flow import Flow
+from qcc.passes.contract.activations import Activations
 from qcc.passes.contract.chains import joined
-from qcc.passes.contract.contract import Activations, Pass
+from qcc.passes.contract.contract import Pass
 from qcc.passes.contract.places import places
 from qcc.passes.encode import Encode
 

@@ -17,8 +17,9 @@ from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.ir.regions.flow import Flow
+from qcc.passes.contract.activations import Activations
 from qcc.passes.contract.chains import follows_convolution
-from qcc.passes.contract.contract import Activations, Pass
+from qcc.passes.contract.contract import Pass
 from qcc.passes.contract.places import places
 from qcc.passes.encode import Encode
 

@@ -25,7 +25,8 @@ from qcc.ir.graph.ops import LAYER_KINDS, Kind
 from qcc.ir.model.options import LEAST_RAISED, MOST_RAISED, ExternalData
 from qcc.ir.plugins import check_plugins
 from qcc.ir.vocabulary.find import OPS
-from qcc.passes.contract.contract import Activations, Invariant, Pass, Phase, Rounding, SitePass
+from qcc.passes.contract.activations import Activations
+from qcc.passes.contract.contract import Invariant, Pass, Phase, Rounding, SitePass
 from qcc.passes.contract.subject import SubjectPass
 from qcc.passes.half.half import DTYPES
 

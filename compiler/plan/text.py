@@ -10,7 +10,8 @@ from qcc.compiler.plan.catalog import keyword_of
 from qcc.compiler.plan.plan import Allocate, OpenChoice, Plan, Step
 from qcc.dsl.policy.policy import options_text
 from qcc.dsl.syntax.literals import number_text
-from qcc.passes.contract.contract import Activations, Pass, Rounding, SitePass
+from qcc.passes.contract.activations import Activations
+from qcc.passes.contract.contract import Pass, Rounding, SitePass
 from qcc.passes.encode import Encode
 
 VERSION = 1

@@ -19,7 +19,8 @@ from qcc.dsl.syntax import tree as syntax
 from qcc.dsl.syntax.build_tree import TooDeepError, build_tree
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.forms.find import forms
-from qcc.passes.contract.contract import Activations, Pass, Rounding
+from qcc.passes.contract.activations import Activations
+from qcc.passes.contract.contract import Pass, Rounding
 from qcc.passes.contract.subject import SubjectPass
 from qcc.passes.encode import Encode
 

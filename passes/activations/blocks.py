@@ -8,7 +8,8 @@ from qcc.ir.encoding.blocks import TENSOR, group
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.value import COLUMN, FEWEST_BITS, MOST_BITS, TOKEN, EncodedValue, ValueEncoding
 from qcc.ir.graph.form import Form
-from qcc.passes.contract.contract import Activations, Between
+from qcc.passes.contract.activations import Activations
+from qcc.passes.contract.contract import Between
 from qcc.passes.contract.magnitudes import Magnitudes
 
 _WHOLE = {"token": TOKEN, "channel": COLUMN, "tensor": TENSOR}

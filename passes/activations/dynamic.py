@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from qcc.ir.encoding.value import DYNAMIC_INT8, EncodedValue, ValueEncoding
 from qcc.ir.graph.form import Form
-from qcc.passes.contract.contract import Activations
+from qcc.passes.contract.activations import Activations
 from qcc.passes.contract.magnitudes import Magnitudes
 
 

@@ -12,7 +12,8 @@ from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.value import BYTE_BITS, FEWEST_BITS, MOST_BITS, SMALLEST_STEP, TOKEN, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.graph.form import Form
-from qcc.passes.contract.contract import Activations, Between, Rewrite
+from qcc.passes.contract.activations import Activations
+from qcc.passes.contract.contract import Between, Rewrite
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.fold.channel_steps import ChannelSteps
 

@@ -16,7 +16,8 @@ from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Op
 from qcc.ir.regions.flow import Flow
-from qcc.passes.contract.contract import Activations, Context, Edit
+from qcc.passes.contract.activations import Activations
+from qcc.passes.contract.contract import Context, Edit
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.subject import SubjectPass
 

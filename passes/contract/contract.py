@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.cached.stored import StoredCache
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.tables.lookups import Lookups
-from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.ops import Array, Feeds, Weight
@@ -365,36 +364,4 @@ class Rounding(ABC):
 
         Raises:
             Refused: the matrix cannot be encoded so, with the reason.
-        """
-
-
-class Activations(ABC):
-    """A way to round what is multiplied with an encoded weight: the values of the rule property ``activations``."""
-
-    property: ClassVar[str] = "activations"
-    option_kind: ClassVar[str] = "method"
-    when: ClassVar[Literal["static", "dynamic"]]  # steps are known, as `ValueEncoding` has it
-
-    def knows_first(self) -> bool:
-        """It is promised that first tokens are always those of the calibration data."""
-        return False
-
-    def before(self) -> "Rewrite | None":
-        """What must be done to the graph first, at the layers that are rounded so."""
-        return None
-
-    def of_one_token(self) -> "Activations":
-        """How a token is rounded that is no exception."""
-        return self
-
-    @abstractmethod
-    def encoding(self, form: Form) -> ValueEncoding:
-        """How the values around layers are encoded whose weight has this form."""
-
-    @abstractmethod
-    def encoded(self, encoding: ValueEncoding, magnitudes: Magnitudes | None) -> EncodedValue:
-        """The encoding of values of these magnitudes, which are there where steps are static.
-
-        Raises:
-            Refused: there is none.
         """

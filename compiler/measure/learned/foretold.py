@@ -7,7 +7,7 @@ from qcc.compiler.measure.learned.timed import LearnedTimes, TimedLayer
 from qcc.compiler.measure.time_forms import FLOAT, Case, Timings, named_form
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.graph.form import Form
-from qcc.passes.contract.contract import Activations
+from qcc.passes.contract.activations import Activations
 
 
 class ForetoldTimings(Timings):

@@ -19,7 +19,7 @@ from qcc.ir.forms.fused import FUSED
 from qcc.ir.forms.kernel import KERNEL
 from qcc.ir.graph.form import Form
 from qcc.passes.activations.static import Static
-from qcc.passes.contract.contract import Activations
+from qcc.passes.contract.activations import Activations
 
 STEP = 64  # of which outputs and inputs are multiples, as those of real layers are
 SMALLEST, LARGEST, MOST_ROWS = 64, 3072, 512
