@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 
 import qcc
 from qcc.compiler.allocate.settle import Settled
+from qcc.compiler.analyze.estimate import estimate
 from qcc.compiler.compilation import Compilation
 from qcc.compiler.plan.plan import Allocate, Candidate, OpenChoice, Plan
 from qcc.compiler.plan.policy import load_policy
 from qcc.compiler.plan.read_text import from_text
 from qcc.compiler.plan.text import to_text
 from qcc.compiler.report.lock import plan_of
+from qcc.compiler.sweep.sweep import sweep
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.diagnostics.source import Source
 from qcc.passes.cache.cache import Cache
@@ -161,3 +164,26 @@ def test_models_without_caches_reject(tmp_path: Path, row: str) -> None:
     with pytest.raises(QccError) as raised:
         qcc.compile(path, f"rule linear {{ weights = int8 channel }}\nbudget {{ {row} <= 50% }}")
     assert [one.code for one in raised.value.diagnostics] == ["Q464"]
+
+
+def test_depth_is_not_decided_with_caches_reject(tmp_path: Path) -> None:
+    depth = 'depth { leave_out = "*", at_most = 1 }\nbudget { cache(context = 24) <= 20% }'
+    path, policy = saved(
+        tmp_path, f"rule linear {{ weights = int4 channel | int8 channel }}\nrule cache {{ {BOTH} }}\n{depth}"
+    )
+    with pytest.raises(QccError) as raised:
+        qcc.compile(path, policy, output=tmp_path / "out.onnx")
+    assert [one.code for one in raised.value.diagnostics] == ["Q466"]
+
+
+def test_a_sweep_holds_the_bound_of_caches(tmp_path: Path) -> None:
+    rules = f"rule linear {{ weights = int4 channel | int8 channel }}\nrule cache {{ {BOTH} }}"
+    path, policy = saved(tmp_path, f"{rules}\nbudget {{ cache(context = 24) <= 20% }}", MANY)
+    points = sweep(path, policy).points
+    assert len(points) > 1
+    assert all(one.loss > other.loss for one, other in pairwise(points))
+
+
+def test_what_it_takes_is_told_where_caches_are_open(tmp_path: Path) -> None:
+    path, policy = saved(tmp_path, f"rule cache {{ {BOTH}; budget = 6, window = 2, sinks = 1 }}\nminimize top_kl")
+    assert estimate(path, load_policy(policy)).measuring_s > 0

@@ -144,7 +144,7 @@ def estimate(
     with told():
         phases, opened = Phases(progress), open_model(model)
         with phases.phase("estimate"):
-            diagnostics, bare = Diagnostics(), replace(policy, budget=(), minimize="size")
+            diagnostics, bare = Diagnostics(), replace(policy, budget=(), minimize=next(iter(additive())))
             plan = bind(bare, opened.graph, opened.size_bytes, diagnostics, runtime_chooser(policy))
             diagnostics.raise_if_errors()
             runner = opened.model.reference()
