@@ -12,6 +12,7 @@ import qcc
 from qcc.compiler.allocate.settle import Settled
 from qcc.compiler.analyze.estimate import estimate
 from qcc.compiler.compilation import Compilation
+from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.plan import Allocate, Candidate, OpenChoice, Plan
 from qcc.compiler.plan.policy import load_policy
 from qcc.compiler.plan.read_text import from_text
@@ -20,6 +21,8 @@ from qcc.compiler.report.lock import plan_of
 from qcc.compiler.sweep.sweep import sweep
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.diagnostics.source import Source
+from qcc.dsl.load import load_text
+from qcc.dsl.policy.policy import to_text as to_policy_text
 from qcc.passes.cache.cache import Cache
 from tests.onnx_models import Case, random
 from tests.test_evicted_rows import two_layers
@@ -187,3 +190,26 @@ def test_a_sweep_holds_the_bound_of_caches(tmp_path: Path) -> None:
 def test_what_it_takes_is_told_where_caches_are_open(tmp_path: Path) -> None:
     path, policy = saved(tmp_path, f"rule cache {{ {BOTH}; budget = 6, window = 2, sinks = 1 }}\nminimize top_kl")
     assert estimate(path, load_policy(policy)).measuring_s > 0
+
+
+def test_rows_of_caches_as_the_language_has_them() -> None:
+    rows = "budget { cache(context = 2k) <= 20%, traffic <= 64MiB }\nminimize traffic"
+    text = f"rule cache {{ {BOTH}; budget = 256 }}\n{rows}"
+    policy = load_text(f"qpolicy 1\n{text}\n", schema())
+    assert [one.text for one in policy.budget] == ["cache(context = 2k) <= 20%", "traffic <= 64 MiB"]
+    assert to_policy_text(load_text(to_policy_text(policy), schema())) == to_policy_text(policy)
+
+
+@pytest.mark.parametrize(
+    ("bound", "code"),
+    [
+        ("cache(length = 2k) <= 20%", "Q212"),
+        ("cache(context = 2k, generate = 512) <= 20%", "Q212"),
+        ("traffic(context = 0) <= 20%", "Q203"),
+        ("cache <= 20ms", "Q215"),
+    ],
+)
+def test_rows_of_caches_reject(bound: str, code: str) -> None:
+    with pytest.raises(QccError) as raised:
+        load_text(f"qpolicy 1\nrule cache {{ {BOTH} }}\nbudget {{ {bound} }}\n", schema())
+    assert [one.code for one in raised.value.diagnostics] == [code]
