@@ -334,7 +334,7 @@ class Compilation:
             self.meters = row_meters(self.policy, chooser, opened, graph, data, self.energy)
             told = self.diagnostics, chooser, chooser.kernels, self.meters, not data.generated, earlier
             plan = bind(self.policy, graph, opened.size_bytes, *told)
-            return divided(plan, opened.model, graph, data, self.diagnostics, self.phases)
+            return divided(plan, opened.model, graph, data, (self.diagnostics, self.phases), self.meters)
 
     def rewritten(self, opened: ModelInWork) -> ModelInWork:
         """Run the passes that keep the function, and see that they do."""

@@ -57,7 +57,8 @@ def check_plan(plan: Plan, graph: Graph, model: Path) -> None:
     own = {weight.name for weight in graph.weights()}
     check_targets([step for step in plan.steps if step.action.phase not in BEFORE], graph, model)
     decided = {name for step in plan.steps if isinstance(step.action, Encode) for name in step.weights}
-    decided |= {option.subject for option in plan.allocate.options} if plan.allocate else set()
+    open_ = plan.allocate.options if plan.allocate else ()
+    decided |= {option.subject for option in open_ if option.stores_weight}
     decided |= {one.weight for one in plan.kept}
     _check_names(decided, graph, model)
     if missing := sorted(own - decided):

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.perplexity.nats import nats
 from qcc.compiler.build.rewrite import sample_of, watching
 from qcc.compiler.calibrate.samples import Samples, load
-from qcc.compiler.plan.bind import subject_steps
+from qcc.compiler.plan.bind import bound_subjects
 from qcc.compiler.plan.cascade import resolve_others
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.sequence.drive import GreedyText, TokenDriver
@@ -50,7 +50,7 @@ def stored(graph: OnnxGraph, line: str, data: Samples, found: dict[object, objec
     report = Diagnostics()
     current = graph
     context = Context(sample=sample_of(graph, data), watch=watching(data), found=found)
-    for step in subject_steps(resolve_others(policy, graph, report), report):
+    for step in bound_subjects(resolve_others(policy, graph, report), report)[0]:
         current, edits = step.action.apply(current, step.weights, context)
         for edit in edits:
             if edit.refused:

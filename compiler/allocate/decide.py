@@ -96,9 +96,11 @@ def uniform(plan: Plan, losses: Losses) -> list[Decision]:
 
 
 def alike(plan: Plan) -> list[tuple[int, ...]]:
-    """The choices of one way for all weights, those of least bytes first."""
+    """The choices of one way for all weights, those of least bytes first; none where more than weights is open."""
     allocate = plan.allocate
     assert allocate is not None
+    if not all(option.stores_weight for option in allocate.options):
+        return []
     ways = [{_way(one): at for at, one in enumerate(option.candidates)} for option in allocate.options]
     shared = [way for way in (ways[0] if ways else ()) if all(way in others for others in ways)]
     return sorted((tuple(others[way] for others in ways) for way in shared), key=lambda one: bytes_of(plan, one))
@@ -123,6 +125,8 @@ def decision_of(plan: Plan, choice: Sequence[int], losses: Losses | None, soluti
     kept = []
     for option, chosen in zip(plan.allocate.options, choice, strict=True):
         candidate = option.candidates[chosen]
+        if candidate.action is None and not option.stores_weight:
+            continue
         if candidate.action is None:
             kept.append(Kept(option.subject, "the allocator left it float"))
         else:

@@ -33,7 +33,6 @@ from qcc.compiler.build.run import Built
 from qcc.compiler.measure.sensitivity import Losses
 from qcc.compiler.plan.costs import LATENCY, SIZE
 from qcc.compiler.plan.plan import Plan
-from qcc.compiler.plan.text import FLOAT
 from qcc.compiler.report.result import Allocation, Alternative
 from qcc.ir.graph.graph import Graph
 from qcc.ir.model.model import Written
@@ -187,6 +186,7 @@ def allocation_of(plan: Plan, settled: Settled, graph: Graph) -> Allocation | No
         predicted_error=settled.decision.predicted_error if settled.losses.samples else None,
         held_out=settled.losses.samples if settled.losses.held_out else 0,
         metric=settled.losses.metric,
+        caches=sum(not option.stores_weight for option in plan.allocate.options),
         least_error=_least(plan, settled, graph),
         equal_slope=_equal_slope(plan, settled),
         rivals=settled.rivals,
@@ -197,10 +197,16 @@ def allocation_of(plan: Plan, settled: Settled, graph: Graph) -> Allocation | No
     )
 
 
+def _adds_up(plan: Plan, settled: Settled) -> bool:
+    """Losses are known, and nothing is open that takes no bytes of the file."""
+    assert plan.allocate is not None and settled.losses is not None
+    return bool(settled.losses.samples) and all(option.stores_weight for option in plan.allocate.options)
+
+
 def _frontier(plan: Plan, settled: Settled) -> tuple[tuple[float, float], ...]:
     """The sizes that the file could have had, and what each would lose."""
     assert plan.allocate is not None and settled.decision is not None and settled.losses is not None
-    if not settled.losses.samples:
+    if not _adds_up(plan, settled):
         return ()
     around = settled.written.size_bytes - bytes_of(plan, settled.decision.choice)
     sizes = [np.array([one.costs[SIZE] for one in option.candidates]) for option in plan.allocate.options]
@@ -214,7 +220,7 @@ def _alternatives(plan: Plan, settled: Settled) -> Iterator[Alternative]:
         for at, one in enumerate(option.candidates):
             if not math.isfinite(losses[at]):
                 continue
-            stored = one.action.encoding.text if isinstance(one.action, Encode) else FLOAT
+            stored = one.action.encoding.text if isinstance(one.action, Encode) else one.text
             yield Alternative(option.subject, stored, one.costs[SIZE], float(losses[at]), at == chosen)
 
 
@@ -222,7 +228,7 @@ def _equal_slope(plan: Plan, settled: Settled) -> float | None:
     """What would be lost in the one budget with one price for all of what it bounds; None where there are others."""
     assert plan.allocate is not None and settled.decision is not None and settled.losses is not None
     allocate, bounded = plan.allocate, {limit.metric: limit for limit in plan.allocate.limits}
-    if len(bounded) != 1 or not settled.losses.samples or allocate.objective != settled.losses.metric:
+    if len(bounded) != 1 or not _adds_up(plan, settled) or allocate.objective != settled.losses.metric:
         return None
     ((row, limit),) = bounded.items()
     room = settled.decision.room if row == SIZE else limit.bound - allocate.fixed.get(row, 0.0)
@@ -236,7 +242,7 @@ def _least(plan: Plan, settled: Settled, graph: Graph) -> float | None:
     """What no choice within the size can lose less than."""
     assert plan.allocate is not None and settled.decision is not None and settled.losses is not None
     room = settled.decision.room
-    if room is None or not settled.losses.samples or plan.allocate.objective != settled.losses.metric:
+    if room is None or not _adds_up(plan, settled) or plan.allocate.objective != settled.losses.metric:
         return None
     params = {weight.name: weight.params for weight in graph.weights()}
     counts = [params.get(option.subject, 0) for option in plan.allocate.options]

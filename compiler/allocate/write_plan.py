@@ -2,18 +2,22 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+from qcc.compiler.allocate.cache_losses import CacheMeasurer, see_kept
 from qcc.compiler.allocate.copied import copied, copies
 from qcc.compiler.allocate.settle import Settled, settle
 from qcc.compiler.build import run as build
 from qcc.compiler.build.raise_graph import needed_opset, raise_graph
 from qcc.compiler.build.rewrite import sample_of, watching
+from qcc.compiler.calibrate.parts import held_out
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.phases import Phases
 from qcc.compiler.files.open_model import OpenModel
 from qcc.compiler.measure.evidence import Evidence
 from qcc.compiler.measure.half_ops import half_ops, in_own_numbers
+from qcc.compiler.measure.sensitivity import Losses
 from qcc.compiler.measure.timing import race
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.plan.policy import export_of
@@ -67,12 +71,21 @@ class PlanWriter:
         """
         found = None
         if not copies(plan):
-            found = settle(plan, lambda one: self._write(one, path), self.evidence.losses, self.evidence.together)
+            losses = partial(self._losses, plan)
+            found = settle(plan, lambda one: self._write(one, path), losses, self.evidence.together)
+        if found is not None:
+            see_kept(self.policy, found.plan, found.built.edits)
         self.evidence.warn_of_edits(found.built.edits if found else (), diagnostics)
         if found is None or (found.written.size_bytes >= self.file.size_bytes and not self.changed):
             diagnostics.warning("Q430", f"`{self.source}` gets no smaller: the output is a copy of it")
             return copied(self.file.model, self.graph, found.plan if found else plan, path)
         return found
+
+    def _losses(self, plan: Plan) -> Losses:
+        """Of all that is open: of weights, and beside them of caches."""
+        judges = (held_out(self.data) if self.evidence.moments else None) or self.data
+        measurer = CacheMeasurer(self.file.model, self.graph, self.data, judges, self.phases)
+        return measurer.beside(plan, self.evidence.losses())
 
     def _write(self, decided: Plan, path: Path) -> tuple[build.Built[Graph], Written]:
         """The file of a decided plan, and what the passes did."""

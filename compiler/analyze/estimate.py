@@ -144,7 +144,7 @@ def estimate(
     with told():
         phases, opened = Phases(progress), open_model(model)
         with phases.phase("estimate"):
-            diagnostics, bare = Diagnostics(), replace(policy, budget=(), minimize="size")
+            diagnostics, bare = Diagnostics(), replace(policy, budget=(), minimize=next(iter(additive())))
             plan = bind(bare, opened.graph, opened.size_bytes, diagnostics, runtime_chooser(policy))
             diagnostics.raise_if_errors()
             runner = opened.model.reference()
@@ -208,7 +208,7 @@ def _constants(opened: OpenModel, large: bool) -> int:
 def _rounding(graph: Graph, plan: Plan, weights: Mapping[str, Weight]) -> tuple[float, float]:
     """The seconds that rounding takes, and the bytes of what it makes; what is open takes all candidates."""
     work = [(step.action, weights[name]) for step in plan.steps for name in step.weights if name in weights]
-    for option in _open(plan):
+    for option in (one for one in _open(plan) if one.stores_weight):
         work += [(one.action, weights[option.subject]) for one in option.candidates if one.action is not None]
     seconds, size = 0.0, 0.0
     rates: dict[str, float] = {}

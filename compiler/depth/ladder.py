@@ -22,6 +22,7 @@ from qcc.compiler.model_in_work import ModelInWork
 from qcc.compiler.plan.costs import METERED, SIZE, costs_of
 from qcc.compiler.plan.plan import Allocate, OpenChoice, Step
 from qcc.dsl.policy.policy import DepthPart
+from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array
 from qcc.ir.regions.residual import ResidualBranch
@@ -62,6 +63,12 @@ class Ladder(ABC):
         given = opened.data, run.phases, _quiet, run.executor, opened.inputs.folder
         evidence = Evidence.of(rewritten.graph, rewritten.plan, *given)
         self._plan, self._losses = rewritten.plan, evidence.losses()
+        allocate = rewritten.plan.allocate
+        others = [one.subject for one in (allocate.options if allocate else ()) if not one.stores_weight]
+        if others:
+            help = "give each cache one format, and bound nothing that rows count in"
+            message = f"`depth` is decided together with formats of weights alone, and `{others[0]}` is open, too"
+            raise ModelError("Q466", message, help=help)
         judges = (held_out(opened.data) if evidence.moments else None) or opened.data
         count = within(self._graph, judges, MEASURED_SAMPLES, OUTPUT_BYTES).count
         self._samples, self._metric = judges.first(max(count, FEWEST)), additive()[self._losses.metric]

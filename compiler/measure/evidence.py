@@ -29,7 +29,7 @@ from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.observe.kept_weights import KeptParts, KeptWeights
 from qcc.compiler.observe.lookups import FoundLookups, find_lookups
 from qcc.compiler.observe.statistics import layer_statistics
-from qcc.compiler.plan.plan import Allocate, Plan
+from qcc.compiler.plan.plan import Allocate, Plan, weight_options
 from qcc.compiler.plan.text import to_text
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Reconstruct
@@ -175,13 +175,13 @@ class Evidence:
         diagnostics.warning("Q670", message)
 
     def losses(self) -> Losses:
-        """What each candidate of the plan's options costs at the outputs; not measured where it decides nothing.
+        """What each way to store each open weight costs at the outputs; not measured where it decides nothing.
 
         Where statistics chose the codes, samples judge that these have not seen.
         """
         allocate = self.plan.allocate
-        options = allocate.options if allocate else ()
-        metric = _lost(allocate) if allocate is not None and options else None
+        options = weight_options(self.plan)
+        metric = lost_metric(allocate) if allocate is not None and options else None
         if metric is None:
             return unmeasured(options)
         with self.phases.phase("measure"):
@@ -220,7 +220,7 @@ class Evidence:
         Where there are enough of them, these are others than those that told the losses one by one.
         """
         allocate = self.plan.allocate
-        metric = _lost(allocate) if allocate is not None else None
+        metric = lost_metric(allocate) if allocate is not None else None
         assert metric is not None
         judges = (held_out(self.data) if self.moments else None) or self.data
         samples = within(self.graph, judges.last(MEASURED_SAMPLES), MEASURED_SAMPLES, OUTPUT_BYTES)
@@ -343,7 +343,7 @@ def _encodes(decided: Plan) -> list[tuple[Encode, tuple[str, ...]]]:
     return [(one.action, one.weights) for one in decided.steps if isinstance(one.action, Encode)]
 
 
-def _lost(allocate: Allocate) -> Additive | None:
+def lost_metric(allocate: Allocate) -> Additive | None:
     """The metric whose losses decide; None where none does.
 
     Where several count some of the layers each, it is the noise at the outputs, which all have a share in.

@@ -1,6 +1,6 @@
 """Running the rest of a graph after changed weights, beside the unchanged one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +56,23 @@ class Probe:
             if 0 < found.error <= sure * found.loss:
                 break
         return found
+
+    def elsewhere(self, run: Callable[[Feeds], Mapping[str, Array]], outputs: Collection[str] = ()) -> float:
+        """Noise over signal of another run of the same samples, averaged over all outputs.
+
+        Args:
+            run: gives what the graph gives.
+            outputs: that alone can differ; others lose nothing. All by default.
+        """
+        found = Tally()
+        for held in self._held:
+            wanted = self._named(held.states[-1])
+            made = run(held.states[0])
+            made = {name: made[name] if not outputs or name in outputs else wanted[name] for name in wanted}
+            found += output_noise(made, wanted, held.size, held.sight, self._metric)
+            if 0 < found.error <= SURE * found.loss:
+                break
+        return found.loss
 
     def _outputs(self, feeds: Feeds) -> dict[str, np.ndarray]:
         return as_arrays(self._named(self.chain.states(feeds)[-1]))

@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from types import MappingProxyType
 from typing import TypeVar, cast
 
 from qcc.compiler.plan.activations import ActivationBinder
 from qcc.compiler.plan.cascade import SPARSITY, Other, Resolved, counted, place, resolve, resolve_others
-from qcc.compiler.plan.catalog import rewrites, subject_passes
-from qcc.compiler.plan.costs import BITS, SIZE, Meter, costs_of, metric_of
+from qcc.compiler.plan.catalog import ADDITIVE, rewrites, subject_passes
+from qcc.compiler.plan.costs import BITS, SIZE, Meter, costs_of, metric_of, subject_costs
 from qcc.compiler.plan.filled import check_tied, combined, specs_of, warn_blind
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Allocate, Candidate, Counted, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
@@ -20,11 +21,7 @@ from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.options import options_of
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy
 from qcc.dsl.policy.schema import Off
-from qcc.dsl.policy.select import (
-    GIVEN,
-    asks_for_data,
-    matches_glob,
-)
+from qcc.dsl.policy.select import GIVEN, asks_for_data, matches_glob
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
@@ -42,7 +39,6 @@ FALLBACK = "fallback"
 """The property that says what the weights that lose most become where a bound of ``verify`` fails."""
 NO_ENCODINGS: Mapping[str, Encoding | None] = MappingProxyType({})
 ActionT = TypeVar("ActionT", bound=Pass)
-"""Finds the form of a weight under an encoding."""
 
 
 @dataclass(frozen=True)
@@ -120,18 +116,21 @@ def bind(
         for row in metered.get(b.metric, [b.metric])
     )
     fixed = _fixed(resolved, steps, options, meters, policy.floats is not None)
-    allocate = Allocate(policy.minimize, limits, tuple(options), fixed) if options or limits else None
+    asked_of_others = resolve_others(policy, graph, diagnostics)
+    stored, choices = bound_subjects(asked_of_others, diagnostics, meters)
+    fixed |= _fixed_of_others(stored, choices, meters, fixed)
+    _see_weighed(policy, choices, given, diagnostics)
+    open_ = (*options, *choices)
+    allocate = Allocate(policy.minimize, limits, open_, fixed) if open_ or limits else None
     if policy.metrics and allocate is not None:
         found = counted(policy, graph.weights(), diagnostics, given)
-        allocate = replace(allocate, counted=_counted(found, allocate.options, diagnostics))
+        allocate = replace(allocate, counted=_counted(found, options, diagnostics))
     first: Iterable[Step] = earlier.steps if earlier else ()
     if earlier is None:
         first = [*_depth_steps(policy, graph.weights(), diagnostics), *_asked_steps(resolved, BEFORE)]
-    asked_of_others = resolve_others(policy, graph, diagnostics)
     others = _other_steps(asked_of_others)
     done = (Step(Clean()), *first, *_asked_steps(resolved, (Phase.REWRITE,), narrowest), *others)
     done += (*_before_rounding(steps, options),)
-    stored = subject_steps(asked_of_others, diagnostics)
     done += (*_asked_steps(resolved, (Phase.TUNE,)), *stored, *steps_of(steps))
     done += () if policy.floats is None else (Step(Half(cast(Floats, policy.floats.name))),)
     return Plan(done, tuple(kept), allocate, kernels, terms_of(policy))
@@ -243,45 +242,75 @@ def _other_steps(asked: Mapping[Other, Mapping[str, Assignment]]) -> Iterable[St
             yield Step(action, names, sources, (None,) * len(names))
 
 
-def subject_steps(asked: Mapping[Other, Mapping[str, Assignment]], diagnostics: Diagnostics) -> Iterable[Step]:
-    """One step for each way to store what is no layer."""
+def bound_subjects(
+    asked: Mapping[Other, Mapping[str, Assignment]], diagnostics: Diagnostics, meters: Sequence[Meter] = ()
+) -> tuple[list[Step], list[OpenChoice]]:
+    """One step for each way to store what is no layer, and what has several ways to be stored."""
+    steps, options = list[Step](), list[OpenChoice]()
     for definition in subject_passes().values():
         found: dict[SubjectPass, list[tuple[str, str]]] = {}
         for one, properties in asked.items():
             own = {name: properties[name] for name in options_of(definition) if name in properties}
-            own = own if one.subject in definition.subjects else {}
-            action = _stored_so(definition, own, diagnostics) if own else None
-            if action is not None:
-                found.setdefault(action, []).append((one.name, place(next(iter(own.values())).span)))
+            ways = _stored_so(definition, own, diagnostics) if own and one.subject in definition.subjects else []
+            source = place(next(iter(own.values())).span) if own else ""
+            if len(ways) == 1 and ways[0] is not None:
+                found.setdefault(ways[0], []).append((one.name, source))
+            elif len(ways) > 1:
+                costed = (Candidate(way, source, subject_costs(one.name, way, meters)) for way in ways)
+                options.append(OpenChoice(one.name, tuple(costed)))
         for action, rows in found.items():
             names, sources = zip(*rows, strict=True)
-            yield Step(action, names, sources)
+            steps.append(Step(action, names, sources))
+    return steps, options
 
 
 def _stored_so(
     definition: type[SubjectPass], asked: Mapping[str, Assignment], diagnostics: Diagnostics
-) -> SubjectPass | None:
-    """What rules say of a subject, as a pass; None where that is wrong, or nothing."""
-    given: dict[str, object] = {}
+) -> list[SubjectPass | None]:
+    """What rules say of a subject, as passes: each format with each; None leaves it. Nothing where that is wrong."""
+    given: dict[str, list[object]] = {}
     for name, one in asked.items():
         specs: tuple[FormatSpec, ...] = one.value if isinstance(one.value, tuple) else ()
-        if len(specs) > 1:
+        if len(specs) > 1 and not definition.weighed:
             help = f"keep one of {', '.join(f'`{spec.text}`' for spec in specs)}"
             diagnostics.error("Q690", f"`{name}` takes one format: no program chooses it", one.span, help=help)
-            return None
+            return []
         if not isinstance(one.value, Off):
-            given[name] = encoding_of(specs[0]) if specs else one.value
+            given[name] = [encoding_of(spec) for spec in specs] if specs else [one.value]
     try:
-        action = definition(**given)
+        actions = [definition(**dict(zip(given, each, strict=True))) for each in product(*given.values())]
     except ValueError as error:
         diagnostics.error("Q770", str(error), next(iter(asked.values())).span)
-        return None
-    if not action.nothing:
-        return action
+        return []
+    if len(actions) > 1 or not actions[0].nothing:
+        return list(dict.fromkeys(None if one.nothing else one for one in actions))
     if not any(isinstance(one.value, tuple | Off) for one in asked.values()):
         span = next(iter(asked.values())).span
         diagnostics.error("Q691", "the rule says how, and not what", span, help=f"write `{definition.wants}`")
-    return None
+    return []
+
+
+def _fixed_of_others(
+    steps: Sequence[Step], options: Sequence[OpenChoice], meters: Sequence[Meter], fixed: Mapping[str, float]
+) -> dict[str, float]:
+    """What all takes of rows that see what is no layer, with what of that is decided."""
+    open_ = {option.subject for option in options}
+    actions = {name: step.action for step in steps for name in step.weights}
+    return {
+        one.name: fixed[one.name]
+        + sum(one.subject(name, actions.get(name)) for name in one.subjects if name not in open_)
+        for one in meters
+    }
+
+
+def _see_weighed(policy: Policy, options: Sequence[OpenChoice], given: bool, diagnostics: Diagnostics) -> None:
+    """Say so where what is no layer has several ways to be stored, and nothing tells which loses less."""
+    if options and (not given or policy.minimize not in ADDITIVE):
+        several = f"`{options[0].subject}` can be kept in {len(options[0].candidates)} ways, and "
+        why, help = "without data nothing tells what each loses", 'name texts, `calibrate "text.npz"`'
+        if given:
+            why, help = f"`minimize {policy.minimize}` weighs no loss", f"`minimize {ADDITIVE[0]}`, and bound the rest"
+        diagnostics.error("Q690", several + why, help=f"{help}, or keep one format")
 
 
 def steps_of(steps: Mapping[ActionT, Sequence[PlanRow]]) -> Iterable[Step]:

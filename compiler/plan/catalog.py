@@ -13,7 +13,7 @@ import qcc.passes
 from qcc.codegen.target.find import makers, targets
 from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.metrics.find import additive, judged
-from qcc.compiler.plan.costs import GENERATION, LEARNED, METERED, ROOFLINE, THREADS
+from qcc.compiler.plan.costs import CONTEXT, GENERATION, LEARNED, METERED, ROOFLINE, THREADS
 from qcc.compiler.plan.formats import encoding_of, families, filling, summary
 from qcc.compiler.scores.check import DROP
 from qcc.compiler.scores.find import scores
@@ -70,6 +70,22 @@ BUDGET = {
         "<=",
         {"%": (0, float("inf")), "B": (0, float("inf"))},
         summary="bytes of values that are alive at a time for one sample, at most, of the input's",
+    ),
+    "cache": Metric(
+        "cache",
+        "<=",
+        {"%": (0, float("inf")), "B": (0, float("inf"))},
+        optional=True,
+        summary="bytes of the caches of one text behind so many tokens, of the input's",
+        counts=((CONTEXT,),),
+    ),
+    "traffic": Metric(
+        "traffic",
+        "<=",
+        {"%": (0, float("inf")), "B": (0, float("inf"))},
+        optional=True,
+        summary="bytes of weights and of caches that a token reads behind so many others, of the input's",
+        counts=((CONTEXT,),),
     ),
 } | {
     one.name: Metric(one.name, one.relation, one.units, one.arguments, bool(one.arguments), one.summary)

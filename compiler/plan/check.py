@@ -4,6 +4,7 @@ from qcc.compiler.plan.costs import BITS, BOUNDED, SIZE, metric_of
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.plan.terms import policy_of, terms_of
 from qcc.dsl.diagnostics.report import QccError
+from qcc.passes.contract.subject import SubjectPass
 from qcc.passes.encode import Encode
 
 
@@ -27,8 +28,8 @@ def check(plan: Plan) -> None:
     actions = [step.action for step in plan.steps if isinstance(step.action, Encode)]
     options = plan.allocate.options if plan.allocate else ()
     candidates = [one for option in options for one in option.candidates]
-    if any(one.action is not None and not isinstance(one.action, Encode) for one in candidates):
-        raise ValueError("a candidate stores a weight, or leaves it")
+    if any(one.action is not None and not isinstance(one.action, Encode | SubjectPass) for one in candidates):
+        raise ValueError("a candidate stores a weight or a cache, or leaves it")
     if any(not {SIZE, BITS} <= one.costs.keys() or min(one.costs.values()) < 0 for one in candidates):
         raise ValueError("a candidate has its size and bits")
     rows = [*(one.costs for one in candidates), plan.allocate.fixed if plan.allocate else {}]

@@ -5,25 +5,35 @@ from dataclasses import dataclass
 
 from qcc.dsl.policy.policy import Bound, Policy
 from qcc.ir.graph.ops import Weight
+from qcc.passes.contract.contract import Pass
 from qcc.passes.encode import Encode
 
 SIZE, BITS = "size", "bits"
 """Bytes in the file with what frames them, and the share in the average bits of a weight."""
 LATENCY, ENERGY, ACTIVATIONS, PEAK = "latency", "energy", "activations", "peak"
+CACHE, TRAFFIC = "cache", "traffic"
+"""Rows that caches count in: theirs alone, and with them the weights that a token reads."""
 LEARNED, ROOFLINE = "learned", "roofline"
 """What a bound of latency says whose times are foretold, not taken: from others, or from what a machine can do."""
-GENERATION = "context", "generate"
+CONTEXT = "context"
+GENERATION = CONTEXT, "generate"
 """What a bound of latency says of which step of a model of tokens it is about."""
 THREADS = "threads"
 """On how many latency is, where it is more than one."""
-METERED = {LATENCY: "ms", ENERGY: "uJ", ACTIVATIONS: "bytes"}
+METERED = {LATENCY: "ms", ENERGY: "uJ", ACTIVATIONS: "bytes", CACHE: "bytes", TRAFFIC: "bytes"}
 """Rows that are found only where a policy asks for them, with their units: all for one sample."""
-BOUNDED = {**METERED, PEAK: "bytes"}
-"""With what is no sum over layers, and can be bounded alone: it has a row for each moment, ``peak.0`` and so on."""
+ROWS = "rows"
+"""The budget of a rule about caches, ``rows.0`` and so on: rows of all its caches."""
+BOUNDED = {**METERED, PEAK: "bytes", ROWS: "rows"}
+"""With what can be bounded alone: what is no sum over layers has a row for each moment, ``peak.0`` and so on."""
 
 
 def _nothing(_: object) -> str:
     return ""
+
+
+def _takes_nothing(_: str, __: Pass | None) -> float:
+    return 0.0
 
 
 def metric_of(row: str) -> str:
@@ -42,6 +52,8 @@ class Meter:
         of: what a weight's layers take under an action, or as they are.
         note: tells, in the end, what is worth knowing of it, given what is done to weights, by name.
         after: what all takes given the same, where that is no sum over layers.
+    subjects: what is no layer and takes something, by name.
+    subject: what one of these takes under an action, or as it is.
     """
 
     name: str
@@ -50,6 +62,8 @@ class Meter:
     of: Callable[[Weight, Encode | None], float]
     note: Callable[[Mapping[str, Encode]], str] = _nothing
     after: Callable[[Mapping[str, Encode]], float] | None = None
+    subjects: tuple[str, ...] = ()
+    subject: Callable[[str, Pass | None], float] = _takes_nothing
 
 
 def asked_rows(policy: Policy) -> frozenset[str]:
@@ -76,7 +90,7 @@ def latency_threads(policy: Policy) -> int:
 
 def amount(row: str, value: float) -> str:
     """What is taken of a row, for people."""
-    if row in (SIZE, ACTIVATIONS, PEAK):
+    if row in (SIZE, ACTIVATIONS, PEAK, CACHE, TRAFFIC):
         return f"{round(value):,} bytes"
     return f"{value:.4g} {METERED[row]}" if row in METERED else f"{value:.4g}"
 
@@ -100,3 +114,8 @@ def costs_of(
         size = float(action.form.stored_bytes(action.encoding, weight.shape))
         bits = float(action.encoding.size_bits(weight.shape))
     return {SIZE: size, BITS: bits / max(params, 1)} | {one.name: one.of(weight, action) for one in meters}
+
+
+def subject_costs(name: str, action: Pass | None, meters: Sequence[Meter]) -> dict[str, float]:
+    """The rows of what is no layer, such as a cache, under an action, or as it is: nothing of the file."""
+    return {SIZE: 0.0, BITS: 0.0} | {one.name: one.subject(name, action) for one in meters}

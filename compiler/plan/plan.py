@@ -53,6 +53,11 @@ class OpenChoice:
     subject: str
     candidates: tuple[Candidate, ...]
 
+    @property
+    def stores_weight(self) -> bool:
+        """It is about a weight, and not about what is no layer, such as a cache."""
+        return not any(isinstance(one.action, SubjectPass) for one in self.candidates)
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -187,13 +192,20 @@ class Plan:
 
     @property
     def changes(self) -> bool:
-        """It changes more than how weights are stored, so that the size of the file is no measure."""
-        return any(isinstance(step.action, Half | SubjectPass) for step in self.steps)
+        """It changes more than how weights are stored, or may, so that the size of the file is no measure."""
+        open_ = self.allocate.options if self.allocate else ()
+        done = any(isinstance(step.action, Half | SubjectPass) for step in self.steps)
+        return done or not all(option.stores_weight for option in open_)
 
     @property
     def decided(self) -> bool:
         """Nothing is left to choose."""
         return self.allocate is None
+
+
+def weight_options(plan: Plan) -> tuple[OpenChoice, ...]:
+    """What is open of a plan that is about weights."""
+    return tuple(one for one in (plan.allocate.options if plan.allocate else ()) if one.stores_weight)
 
 
 @dataclass(frozen=True)

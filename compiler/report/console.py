@@ -136,6 +136,12 @@ def _bound_line(check: BoundCheck, generated: bool) -> tuple[str, Style | None]:
     return text, "red" if not check.passed else "yellow" if check.excuse else "green"
 
 
+def _options(allocation: Allocation) -> str:
+    layers = allocation.options - allocation.caches
+    found = [plural(layers, "layer")] if layers or not allocation.caches else []
+    return " and ".join([*found, *([plural(allocation.caches, "cache")] if allocation.caches else [])])
+
+
 def _uniform(allocation: Allocation) -> bool:
     return allocation.rivals is not None and allocation.rivals[1] < allocation.rivals[0]
 
@@ -157,7 +163,7 @@ def _allocation_lines(allocation: Allocation | None) -> list[str]:
     if _uniform(allocation):
         proof = "one format for all, which loses less than the optimum's mix when all weights are run together"
     held = f" on {plural(allocation.held_out, 'sample')} held out" if allocation.held_out else ""
-    counts = f"{plural(allocation.candidates, 'candidate')} for {plural(allocation.options, 'layer')}"
+    counts = f"{plural(allocation.candidates, 'candidate')} for {_options(allocation)}"
     rounds = [f"the smallest that holds of {allocation.rounds} files that were judged"] if allocation.rounds else []
     if rounds:
         proof = f"the least error for the size, {proof}"

@@ -94,6 +94,8 @@ class Allocation:
     """Samples that measured, if statistics that chose the codes have not seen them."""
     metric: str = "output_error"
     """What the error is measured in."""
+    caches: int = 0
+    """Of the options, those that are no layers."""
     least_error: float | None = None
     """What no choice can lose less than, by a closed form; None where no size is bounded."""
     equal_slope: float | None = None

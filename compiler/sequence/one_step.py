@@ -38,8 +38,8 @@ def model_of_steps(graph: Graph, data: Samples) -> tuple[TokenModel, Feeds]:
     runner = graph.runner([value.name for value in graph.inputs], [value.name for value in graph.outputs])
     model = token_model(graph, runner, feeds)
     if model is None:
-        message = "latency behind a context is of models that go on where an earlier run ended, and this is none"
-        raise ModelError("Q774", message, help='give it texts, `calibrate "text.npz"`, or bound `latency` of a sample')
+        message = "a bound behind a context is of models that go on where an earlier run ended, and this is none"
+        raise ModelError("Q774", message, help='give it texts, `calibrate "text.npz"`, or leave the context out')
     return model, feeds
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.plan.costs import ACTIVATIONS, ENERGY, PEAK, Meter, asked_rows
+from qcc.compiler.work.cache_bytes import CACHES
 from qcc.compiler.work.count import Count
 from qcc.compiler.work.energy_table import EnergyTable, energy_table
 from qcc.compiler.work.peak import moments, peak_bytes
@@ -37,10 +38,10 @@ def meters_of(
     """
     asked, half = asked_rows(policy), policy.floats is not None
     costs = energy_table(table)
+    found = [meter(policy, original, graph, samples) for row, meter in CACHES.items() if row in asked]
     if not asked & {ENERGY, ACTIVATIONS, PEAK}:
-        return ()
+        return tuple(found)
     before, now = (Count(one, ValueSizes(one, samples)) for one in (original, graph))
-    found = []
     if ACTIVATIONS in asked:
         found.append(meter_of(_Written(before, False), _Written(now, half)))
     if ENERGY in asked:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from qcc.compiler.plan.costs import BOUNDED, LATENCY, Meter, amount, metric_of
 from qcc.compiler.plan.plan import Plan
 from qcc.ir.graph.ops import Weight
+from qcc.passes.contract.contract import Phase
 from qcc.passes.encode import Encode
 
 
@@ -43,9 +44,11 @@ class Taken:
 def taken(meters: Sequence[Meter], plan: Plan, weights: Sequence[Weight]) -> tuple[Taken, ...]:
     """What each meter tells of a decided plan; of times that were taken the clock tells instead."""
     actions = {name: step.action for step in plan.steps if isinstance(step.action, Encode) for name in step.weights}
+    others = {name: step.action for step in plan.steps if step.action.phase is Phase.ENCODE for name in step.weights}
     found = []
     for row, one in {metric_of(one.name): one for one in meters}.items():
         after = one.rest + sum(one.of(weight, actions.get(weight.name)) for weight in weights)
+        after += sum(one.subject(name, others.get(name)) for name in one.subjects)
         after = max(after, 0.0) if one.after is None else one.after(actions)
         found.append(Taken(row, one.whole, after, BOUNDED[row], one.note(actions)))
     return tuple(one for one in found if one.row != LATENCY or one.note)

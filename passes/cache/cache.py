@@ -13,6 +13,7 @@ from qcc.ir.encoding.blocks import CHANNEL
 from qcc.ir.encoding.cached.fit import Channels, fitted
 from qcc.ir.encoding.cached.kept import KeptRows
 from qcc.ir.encoding.cached.rows import CachedRows, refusal
+from qcc.ir.encoding.cached.stored import StoredCache
 from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, Operand
 from qcc.ir.graph.graph import Graph
@@ -65,6 +66,7 @@ class Cache(SubjectPass):
     subjects: ClassVar[tuple[str, ...]] = ("cache",)
     wants: ClassVar[str] = "keys = int8 channel` or `budget = 256"
     learned: ClassVar[str] = "caches"
+    weighed: ClassVar[bool] = True
     uses_sample: ClassVar[bool] = True
 
     keys: Annotated[Encoding | None, "what keys of earlier runs are kept in"] = None
@@ -154,7 +156,11 @@ class Cache(SubjectPass):
         except Refused as refused:
             return Edit(name, refused.reason, refused=True)
         sizes = _row_bytes(one, keys, values)
-        return Edit(name, self.label, what="cache", row_bytes=sizes, most_rows=self.budget)
+        held = tuple(
+            StoredCache(operand.past, operand.present, rows, self.kept if self.budget else None, operand is one.keys)
+            for operand, rows in ((one.keys, keys), (one.values, values))
+        )
+        return Edit(name, self.label, what="cache", row_bytes=sizes, most_rows=self.budget, caches=held)
 
     def _pairs(self, one: Attention) -> tuple[tuple[Operand, Encoding | None], tuple[Operand, Encoding | None]]:
         return (one.keys, self.keys), (one.values, self.values)
@@ -191,15 +197,15 @@ class Cache(SubjectPass):
             names += [one.queries.way[0] for one in wanted if one.queries.stands and one.queries.way]
         if not self.learns or context.watch is None or not names:
             return {}
-        key = "cache rows", tuple(names), self.float_tokens
-        if key not in context.found:
-            drawn = {name: _RowSample() for name in names}
-            for values in context.watch(graph, names, False):
+        found = context.found.setdefault(("cache rows", self.float_tokens), {})
+        assert isinstance(found, dict)
+        missing = [name for name in dict.fromkeys(names) if name not in found]
+        if missing:
+            drawn = {name: _RowSample() for name in missing}
+            for values in context.watch(graph, missing, False):
                 for name, array in values.items():
                     drawn[name].add(array[:, :, self.float_tokens :])
-            context.found[key] = {name: one.rows() for name, one in drawn.items()}
-        found = context.found[key]
-        assert isinstance(found, Mapping)
+            found |= {name: one.rows() for name, one in drawn.items()}
         return found
 
 

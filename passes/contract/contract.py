@@ -15,6 +15,7 @@ import numpy as np
 
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.cached.stored import StoredCache
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.tables.lookups import Lookups
 from qcc.ir.graph.form import Form
@@ -64,7 +65,7 @@ class Edit:
     ``spread`` how its numbers lie, and ``holes`` what it keeps where some is gone. ``gathered`` is the share of
     saliency that blocks of the layers keep in the order before, and in the new one. ``code`` is that of the warning
     that tells of what was refused. ``what`` is the class of a subject that is no weight, ``row_bytes`` what a row of a
-    cache took, and takes, and ``most_rows`` how many stay, 0 for all.
+    cache took, and takes, ``most_rows`` how many stay, 0 for all, and ``caches`` what is fed and returned then.
     """
 
     subject: str
@@ -82,6 +83,7 @@ class Edit:
     what: str = ""
     row_bytes: tuple[float, float] | None = None
     most_rows: int = 0
+    caches: tuple[StoredCache, ...] = ()
 
 
 @dataclass(frozen=True)

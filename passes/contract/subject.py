@@ -19,6 +19,8 @@ class SubjectPass(Pass):
     subjects: ClassVar[tuple[str, ...]]
     wants: ClassVar[str]
     """A setting without which a rule about them says nothing."""
+    weighed: ClassVar[bool] = False
+    """Several formats may be named, of which an integer program chooses by what they lose."""
     learned: ClassVar[str]
     """What data decides of, in words."""
 

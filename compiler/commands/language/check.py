@@ -112,12 +112,13 @@ def _bound(policy: Policy, path: Path, report: Diagnostics) -> str:
     with held_back():
         from qcc.compiler.build.open_adapted import open_adapted  # these load onnx
         from qcc.compiler.plan.bind import bind
+        from qcc.compiler.plan.plan import weight_options
 
     model = open_adapted(path, policy)
     plan = bind(policy, model.graph, model.size_bytes, report)
     report.raise_if_errors()
     encoded = sum(len(step.weights) for step in plan.steps)
-    open_options = len(plan.allocate.options) if plan.allocate else 0
+    open_options = len(weight_options(plan))
     return f"of the layers of {path}, {encoded} encoded, {open_options} left to the allocator, {len(plan.kept)} kept"
 
 

@@ -39,6 +39,14 @@ def refusal(encoding: object) -> str:
     return "" if encoding.scale in SCALE_TYPES else f"scales of rows are {', '.join(SCALE_TYPES)}, not {encoding.scale}"
 
 
+def row_bytes(encoding: Blocked, width: int) -> float:
+    """What a head of so many channels keeps of a row."""
+    by_channel = encoding.block == CHANNEL
+    groups = 0 if by_channel else width // (encoding.block.columns or width)
+    scale = 0 if by_channel else np.dtype(SCALE_TYPES[str(encoding.scale)]).itemsize
+    return float(width * encoding.bits / 8 + groups * scale)
+
+
 @dataclass(frozen=True, eq=False)
 class CachedRows:
     """How rows are kept.
@@ -127,9 +135,7 @@ class CachedRows:
     @property
     def row_bytes(self) -> float:
         """What a head keeps of a row."""
-        width = self.gain.shape[1]
-        scales = 0 if self.by_channel else width // self.size * np.dtype(self.scale_type).itemsize
-        return float(width * self.bits / 8 + scales)
+        return row_bytes(self.encoding, self.gain.shape[1])
 
     def part_names(self, name: str) -> dict[str, str]:
         """What a cache consists of: what each input or output is called in the place of one of floats."""
