@@ -29,7 +29,7 @@ from qcc.compiler.first_phases import run_first_phases, tell_rewritten
 from qcc.compiler.judge.blame import blamed
 from qcc.compiler.judge.judge import Judge
 from qcc.compiler.judge.prepare import Given, drop_bounds, judge_of
-from qcc.compiler.measure.choose_form import FormChooser, chooser_of
+from qcc.compiler.measure.choose_form import FormChooser, chooser_of, yields
 from qcc.compiler.measure.compete import faster_plan, warn_if_slower, warn_of_no_library
 from qcc.compiler.measure.evidence import Evidence, warn_of_generated_steps
 from qcc.compiler.measure.most_lost import most_lost
@@ -253,8 +253,8 @@ class Compilation:
         self, opened: ModelInWork, settled: Settled, made: tuple[Path, Path | None], times: ModelTimes
     ) -> Plan | None:
         """The plan that takes the place of a slow one, where the target is the machine at hand."""
-        chooser, files = self.chooser, (self.model, *made)
-        if not isinstance(chooser, FormChooser) or chooser.kernels is None or not chooser.by_clock:
+        files = self.model, *made
+        if not yields(self.chooser, self.policy):
             return None
 
         def write(plan: Plan, path: Path) -> Path:

@@ -232,6 +232,22 @@ def quantize(x: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(blocks * inverse), most * np.float32(1 / 127)
 
 
+def by_rows(layer: "Layer", x: np.ndarray) -> np.ndarray:
+    """What a step a row gives: the integer product and its two float32 factors, in the kernels' order."""
+    codes, steps = quantize(x, x.shape[-1])
+    dots = codes[:, 0].astype(np.int64) @ layer.centred[:, 0].astype(np.int64).T
+    return np.asarray(dots.astype(np.float32) * (layer.scale.astype(np.float32).T * steps[:, 0]))
+
+
+def check_to_the_last_bit(library: Path, op: LinearOp, shape: tuple[int, ...]) -> None:
+    """A step a row, of ``rows, outputs, chunks, seed, threads``."""
+    rows, outputs, chunks, seed, threads = shape
+    layer = draw(op, outputs, chunks * 32, seed)
+    x = unaligned(np.random.default_rng(seed).standard_normal((rows, chunks * 32)).astype(np.float32))
+    result = session(layer.model(), library, threads).run(None, {"x": x})[0]
+    np.testing.assert_array_equal(result, by_rows(layer, x))
+
+
 def draw(kernel: LinearOp, outputs: int, inputs: int, seed: int = 0, scale: Any = np.float16) -> Layer:
     """A random layer of that shape; a scale for each row is of the type that is asked for."""
     random = np.random.default_rng(seed)

@@ -15,7 +15,7 @@ from qcc.codegen.cpu.processors.tiling import Tiling
 from qcc.codegen.cpu.templates import CodeTiles, FloatTiles
 from qcc.codegen.target.machine import cpu_flags
 from qcc.ir.kernel.op import LinearOp, parse
-from tests.codegen_models import Layer, draw, linear, quantize, session, unaligned
+from tests.codegen_models import Layer, by_rows, check_to_the_last_bit, draw, linear, session, unaligned
 
 pytest.importorskip("tvm")
 pytestmark = pytest.mark.skipif(not set(AMX) <= cpu_flags(), reason="needs AMX")
@@ -36,13 +36,6 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build([*CHANNEL, *GROUPED, SINGLE, WEIGHTS], (native(),), out, "int8")
 
 
-def by_rows(layer: Layer, x: np.ndarray) -> np.ndarray:
-    """The integer product and its two float32 factors, in the kernel's order."""
-    codes, steps = quantize(x, x.shape[-1])
-    dots = codes[:, 0].astype(np.int64) @ layer.centred[:, 0].astype(np.int64).T
-    return np.asarray(dots.astype(np.float32) * (layer.scale.astype(np.float32).T * steps[:, 0]))
-
-
 shapes = st.tuples(
     st.one_of(st.integers(CodeTiles.rows, 80), st.sampled_from((250, 256, 257, 300))),
     st.sampled_from(EDGES),
@@ -56,11 +49,7 @@ shapes = st.tuples(
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(op=st.sampled_from(CHANNEL), shape=shapes)
 def test_integers_to_the_last_bit(library: Path, op: LinearOp, shape: tuple[int, ...]) -> None:
-    rows, outputs, chunks, seed, threads = shape
-    layer = draw(op, outputs, chunks * 32, seed)
-    x = unaligned(np.random.default_rng(seed).standard_normal((rows, chunks * 32)).astype(np.float32))
-    result = session(layer.model(), library, threads).run(None, {"x": x})[0]
-    np.testing.assert_array_equal(result, by_rows(layer, x))
+    check_to_the_last_bit(library, op, shape)
 
 
 @pytest.mark.slow

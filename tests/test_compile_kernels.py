@@ -15,7 +15,7 @@ from qcc.compiler.calibrate.rows import rows_of
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.compile import decide_plan
 from qcc.compiler.files.open_model import open_model
-from qcc.compiler.measure.choose_form import FormChooser, chooser_of
+from qcc.compiler.measure.choose_form import FormChooser, chooser_of, yields
 from qcc.compiler.measure.time_forms import FLOAT, Case, Timings
 from qcc.compiler.measure.timing import Turns
 from qcc.compiler.plan.catalog import schema
@@ -343,3 +343,22 @@ def test_a_convolution_is_timed_among_depthwise_ones(tmp_path: Path, monkeypatch
     seen: list[str] = []
     found = Timings(PLAIN, None, seen.append).seconds(Case(24, 16, 49, pointwise=True), INT8, (DECODED,))
     assert set(found) == {FLOAT, DECODED} and seen == ["24x16, 49 positions, int8 channel sym scale fp16"]
+
+
+@pytest.mark.parametrize(
+    ("said", "may"),
+    [
+        ("budget { size <= 50% }", True),
+        ("budget { latency <= 50% }", True),
+        ("budget { latency(roofline) <= 50% }", False),
+        ("budget { energy <= 50% }", False),
+        ("budget { traffic(context = 2k) <= 50% }", False),
+        ("minimize traffic", False),
+    ],
+)
+def test_forms_that_a_bound_counts_do_not_give_way_to_faster_ones(said: str, may: bool) -> None:
+    """Decoded at load weights are floats in memory, and what was decided by their bytes would not hold."""
+    policy = load_text(f"qpolicy 1\nrule any {{ weights = int8 channel }}\n{said}\n", schema())
+    timed = FormChooser(CPU, Kernels("cpu", ("avx2",), "bf16"), {}, Timings.__new__(Timings))
+    assert yields(timed, policy) == may
+    assert not yields(FormChooser(CPU, None, {}, None), policy)

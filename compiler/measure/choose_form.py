@@ -14,7 +14,15 @@ from qcc.compiler.measure.time_forms import FLOAT, Case, Timings
 from qcc.compiler.measure.time_model import time_input
 from qcc.compiler.measure.timing import NOTICEABLE, times_text
 from qcc.compiler.plan.catalog import Export
-from qcc.compiler.plan.costs import LATENCY, LEARNED, Meter, asked_rows, latency_bound, latency_threads
+from qcc.compiler.plan.costs import (
+    LATENCY,
+    LEARNED,
+    Meter,
+    asked_rows,
+    held_counts,
+    latency_bound,
+    latency_threads,
+)
 from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.plan.targets import target_of, unserved
 from qcc.compiler.runtime.build_kernels import kernels_of, runs_here
@@ -166,6 +174,12 @@ class FormChooser:
             return reason
         clocked = weight.kinds != {"conv"} or self.by_clock
         return "" if clocked else "a convolution gets a kernel only where it was timed on the machine at hand"
+
+
+def yields(chooser: object, policy: Policy) -> bool:
+    """Forms that were chosen by the clock may give way to faster ones: no row of the policy was decided with them."""
+    kernels = isinstance(chooser, FormChooser) and chooser.kernels is not None and chooser.by_clock
+    return kernels and not held_counts(policy)
 
 
 def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: CaseTick) -> FormChooser:

@@ -39,6 +39,7 @@ LOST = Metric(
     summary="what is lost of a score on labels or by a function of your own, as far as samples tell",
     whole=True,
 )
+SHARE_OR_BYTES = {"%": (0, float("inf")), "B": (0, float("inf"))}
 BUDGET = {
     "size": Metric(
         "size", "<=", {"%": (0, 100), "B": (0, float("inf"))}, summary="of the written model, of the input's"
@@ -62,19 +63,19 @@ BUDGET = {
     "activations": Metric(
         "activations",
         "<=",
-        {"%": (0, float("inf")), "B": (0, float("inf"))},
+        SHARE_OR_BYTES,
         summary="bytes of the values that ops write for one sample, of the input's",
     ),
     "peak": Metric(
         "peak",
         "<=",
-        {"%": (0, float("inf")), "B": (0, float("inf"))},
+        SHARE_OR_BYTES,
         summary="bytes of values that are alive at a time for one sample, at most, of the input's",
     ),
     "cache": Metric(
         "cache",
         "<=",
-        {"%": (0, float("inf")), "B": (0, float("inf"))},
+        SHARE_OR_BYTES,
         optional=True,
         summary="bytes of the caches of one text behind so many tokens, of the input's",
         counts=((CONTEXT,),),
@@ -82,7 +83,7 @@ BUDGET = {
     "traffic": Metric(
         "traffic",
         "<=",
-        {"%": (0, float("inf")), "B": (0, float("inf"))},
+        SHARE_OR_BYTES,
         optional=True,
         summary="bytes of weights and of caches that a token reads behind so many others, of the input's",
         counts=((CONTEXT,),),

@@ -82,6 +82,12 @@ def by_clock(policy: Policy) -> bool:
     return LATENCY in asked_rows(policy) and not (bound is not None and bound.argument == ROOFLINE)
 
 
+def held_counts(policy: Policy) -> bool:
+    """A policy goes by a row that counts weights as they lie in memory: another form takes another amount."""
+    asked = asked_rows(policy)
+    return bool(asked & {ENERGY, TRAFFIC}) or (LATENCY in asked and not by_clock(policy))
+
+
 def latency_threads(policy: Policy) -> int:
     """On how many threads a policy asks for latency."""
     bound = latency_bound(policy)
