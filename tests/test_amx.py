@@ -20,6 +20,7 @@ from tests.codegen_models import by_rows, draw, linear, session, unaligned
 SIGNS = [(np.int8, np.int8), (np.int8, np.uint8), (np.uint8, np.int8), (np.uint8, np.uint8)]
 BFLOAT16 = len(SIGNS)
 SHAPES = [(16, 16, 16), (1, 1, 1), (7, 3, 11), (16, 5, 2), (3, 16, 16)]  # rows, outputs, inputs by fours of bytes
+STEPS = 1e-6  # of the largest magnitude on the way: float32
 BOTH = 2.0**-7 + 2.0**-16  # of a product: both factors are rounded to bfloat16, or cut
 
 
@@ -102,6 +103,7 @@ def test_what_processors_refuse(processor: CpuProcessor, tmp_path: Path) -> None
 
 
 OPS = [linear(8, None), linear(4, None, False), linear(4, 32), linear(16)]
+NORMED = linear(8, None, True, ("bias", "add", "keep", "layer_norm"))
 ROWS = (5, 33, 300)
 """Less than a tile, three tiles, and more than are multiplied together: then panels are kept."""
 
@@ -109,7 +111,7 @@ ROWS = (5, 33, 300)
 @pytest.fixture(scope="module")
 def kernels(processor: CpuProcessor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("tvm")
-    return build(OPS, (processor,), tmp_path_factory.mktemp("tiles") / "k.so", "int8")
+    return build([*OPS, NORMED], (processor,), tmp_path_factory.mktemp("tiles") / "k.so", "int8")
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
@@ -126,3 +128,17 @@ def test_kernels(kernels: Path, op: LinearOp) -> None:
             assert (np.abs(result - layer.exact(x)) <= 1.1 * BOTH * (np.abs(x) @ weight.T)).all()
         else:
             np.testing.assert_array_equal(result, by_rows(layer, x))
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_all_of_some_rows(kernels: Path, rows: int) -> None:
+    """A thread rounds them, multiplies them with all outputs, and norms what it made."""
+    layer = draw(NORMED, 130, 96)
+    random = np.random.default_rng(rows)
+    x, added = (random.standard_normal((rows, size)).astype(np.float32) for size in (96, 130))
+    wanted = layer.after(by_rows(layer, x), {"added": added})
+    for threads in (1, 3):
+        made = session(layer.model(), kernels, threads)
+        for _ in range(threads):
+            for result, array in zip(made.run(None, {"x": x, "added": added}), wanted.arrays, strict=True):
+                assert np.abs(result - array).max() < STEPS * wanted.reach
