@@ -171,9 +171,9 @@ def test_threads_without_work_sleep_soon(tmp_path: Path) -> None:
     assert time.process_time() - before < 0.005  # three threads awake take 0.05 where two cores are free for it
 
 
-@pytest.mark.parametrize("words", [{"threads": 0}, {"awake_us": -1}])
-def test_numbers_of_threads_and_microseconds_reject(tmp_path: Path, words: dict[str, int]) -> None:
+@pytest.mark.parametrize(("threads", "awake_us"), [(0, 100), (1, -1)])
+def test_numbers_of_threads_and_microseconds_reject(tmp_path: Path, threads: int, awake_us: int) -> None:
     net = parse("g (float[N, 8] x) => (float[N, 8] y) { y = Relu (x) }", {})
     onnx.save(net, tmp_path / "net.onnx")
     with pytest.raises(ValueError, match="at least"):
-        qcc.Session(tmp_path / "net.onnx", **words)
+        qcc.Session(tmp_path / "net.onnx", threads=threads, awake_us=awake_us)
