@@ -112,6 +112,7 @@ def test_names_reject(name: str) -> None:
         parse(name)
 
 
+@pytest.mark.slow
 def test_tiles_reject(built: Built) -> None:
     """Numbers of tiles that are not there, and tiles of another size, make no session."""
     op = OPS[0]
