@@ -97,9 +97,9 @@ def test_a_kernel_of_ours_is_held_to_its_template() -> None:
 
 def test_products_behind_each_other_are_held_to_both() -> None:
     weight, back = Tensor((1536, 384), 1536 * 384, constant=True), Tensor((768, 1536), 768 * 1536, constant=True)
-    made = node(f"{OP}_then_{OP}", (floats(2, 384), weight, floats(1536), back), floats(2, 768), True)
+    made = node(f"{OP}_then_{OP}_add", (floats(2, 384), floats(2, 768), weight, back), floats(2, 768), True)
     assert [work.operations for work in work_of(made)] == [2 * 2 * 1536 * 384, 2 * 2 * 1536 * 768]
-    gated = node(f"{OP}_and_mul_then_{OP}", (floats(2, 384), weight, floats(1536), back), floats(2, 768), True)
+    gated = node(f"{OP}_and_mul_then_{OP}", (floats(2, 384), weight, weight, back), floats(2, 768), True)
     assert work_of(gated)[0].operations == 2 * work_of(made)[0].operations
 
 

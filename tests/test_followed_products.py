@@ -79,7 +79,7 @@ def one_and_two(op: SequenceOp, sizes: tuple[int, int, int] = (FIRST_INPUTS, BET
     names, held = iter(op.inputs[1:]), []
     inputs, nodes, read = ["x"], [], "x"
     for member, (columns, rows) in zip(op.members, itertools.pairwise(sizes), strict=True):
-        stored = {}
+        stored: dict[str, onnx.TensorProto] = {}
         for at, one in enumerate(member.members):  # a gate's halves have weights of their own
             tensors, count = draw(one, rows, columns, at).model().graph.initializer, len(one.weight_inputs)
             stored |= dict(zip(member.weight_inputs[at * count : (at + 1) * count], tensors, strict=False))
@@ -92,11 +92,15 @@ def one_and_two(op: SequenceOp, sizes: tuple[int, int, int] = (FIRST_INPUTS, BET
             else:
                 inputs.append(name)
         results = ["between"] if member is op.first else op.outputs
-        nodes.append(helper.make_node(member.name, [read, *own], results, domain="qcc", **member.attributes))
+        nodes.append(helper.make_node(member.name, [read, *own], results, domain="qcc"))
+        for key, number in member.attributes.items():
+            nodes[-1].attribute.append(helper.make_attribute(key, number))
         read = "between"
-    whole = helper.make_node(op.name, op.inputs, op.outputs, domain="qcc", **op.attributes)
-    every = {op, *op.members, *(one for member in op.members for one in member.members)}
+    whole = helper.make_node(op.name, op.inputs, op.outputs, domain="qcc")
+    whole.attribute.extend(nodes[-1].attribute)
+    every = {*op.members, *(one for member in op.members for one in member.members)}
     functions = [ir.to_proto(kernel_function(one, OPSET)) for one in every]
+    functions.append(ir.to_proto(kernel_function(op, OPSET)))
     return _model([whole], inputs, op, held, functions), _model(nodes, inputs, op, held, functions)
 
 

@@ -128,7 +128,7 @@ def _kernel(node: Node) -> tuple[Work, ...]:
     if isinstance(op, ChainOp):
         return (Work(2.0 * given.size * _filter(op, node), INT8),)
     if isinstance(op, SequenceOp):
-        inner, between = read.shape[-1], node.inputs[1].shape[0]
+        inner, between = read.shape[-1], _weight_rows(node)
         rows = read.size / max(inner, 1)
         return _linear(op.first, rows, inner, rows * between), _linear(op.second, rows, between, given.size)
     if not isinstance(op, LinearOp):
@@ -157,12 +157,16 @@ def _bound(op: LinearOp, rows: int) -> KernelBound | None:
     return next((found for one in targets().values() if (found := one.bound(op, rows)) is not None), None)
 
 
+def _weight_rows(node: Node) -> int:
+    """The outputs, or the tiles, of the first weight."""
+    return next(one.shape[0] for one in node.inputs if one.constant)
+
+
 def _kept(op: LinearOp, node: Node, weights: int) -> float:
     """The share of a weight's tiles that is stored, where they are stored alone."""
     if op.tile is None:
         return 1.0
-    rows = next(one.shape[0] for one in node.inputs if one.constant)
-    return min(rows * prod(op.tile) / max(weights, 1), 1.0)
+    return min(_weight_rows(node) * prod(op.tile) / max(weights, 1), 1.0)
 
 
 def _product(node: Node) -> Work:

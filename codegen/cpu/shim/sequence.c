@@ -72,19 +72,26 @@ static void pair_task(void *p, size_t task) {
 
 static int64_t bytes_of(const Layer *l) { return l->n * l->k * l->spec->bits / 8; }
 
-/* Rows are cut so that what lies between stays in half of the second cache; False where reading all weights for each
- * cut would move more, or rows are too few to be cut. */
+/* How many rows at a time: what is done to them fits what the weights leave of the second cache, or half of it; all,
+ * where reading the weights anew for each cut would move more than what lies between. */
+static int64_t rows_at_once(const Layer *first, const Layer *second, int64_t rows) {
+  int64_t between = second->k, cache = 2 * first->spec->family->panel, weights = bytes_of(first) + bytes_of(second);
+  int64_t row = (first->k + between + second->n) * 4 + between, left = cache - weights;
+  int stays = left > cache / 4;
+  int64_t fit = (stays ? left : cache / 2) / row / UNIT * UNIT;
+  if (!fit || fit > rows || (!stays && weights > fit * between * 4 * TOUCHED)) fit = rows;
+  int64_t cuts = (rows + fit - 1) / fit;
+  return ((rows + cuts - 1) / cuts + UNIT - 1) / UNIT * UNIT;
+}
+
+/* Tasks of whole rows; False where rows are too few for them. */
 static int cut_rows(Both *both) {
   const Layer *first = both->first.layer, *second = both->second.layer;
-  int64_t rows = both->first.rows, room = first->spec->family->panel, row = second->k * 4, weights = bytes_of(first) + bytes_of(second);
-  int64_t tasks = tasks_of(&first->others, rows * (first->n * first->k + second->n * second->k));
+  int64_t rows = both->first.rows, tasks = tasks_of(&first->others, rows * (first->n * first->k + second->n * second->k));
   tasks = least(row_tasks(first, rows, tasks), row_tasks(second, rows, tasks));
-  int64_t fit = room / row / UNIT * UNIT;
   if (!tasks) return 0;
   both->down = ((rows + tasks - 1) / tasks + UNIT - 1) / UNIT * UNIT;
-  if (both->down > fit && weights > fit * row * TOUCHED) return 0;
-  int64_t cuts = both->down > fit ? (both->down + fit - 1) / fit : 1;
-  both->each = ((both->down + cuts - 1) / cuts + UNIT - 1) / UNIT * UNIT;
+  both->each = rows_at_once(first, second, both->down);
   both->first.many = is_many(first, rows), both->second.many = is_many(second, rows);
   return 1;
 }
