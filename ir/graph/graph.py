@@ -317,9 +317,7 @@ class Graph(ABC):
         """
 
     def join_products(self) -> Sequence[tuple[KernelOp, tuple[LinearOp, ...]]]:
-        """Make kernel ops that read one value one op, and two of which one reads the other; what each node made calls,
-        and what it stands for.
-        """
+        """Make one op of kernel ops that read one value, or each other; what each node made calls and stands for."""
         return ()
 
     def chain(self, serves: Callable[[KernelOp], bool]) -> tuple[KernelOp, ...]:

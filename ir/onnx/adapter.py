@@ -49,8 +49,7 @@ from qcc.ir.onnx.attention.attend import write_attends
 from qcc.ir.onnx.attention.store import check_stored, store_caches
 from qcc.ir.onnx.attention.write import check_attention, write_attention
 from qcc.ir.onnx.chain.write import write_chains
-from qcc.ir.onnx.emit.follow import follow_products
-from qcc.ir.onnx.emit.join import join_products
+from qcc.ir.onnx.emit.follow import put_together
 from qcc.ir.onnx.emit.spill import Spill
 from qcc.ir.onnx.emit.tabled import tabled_opset, write_tabled
 from qcc.ir.onnx.emit.write import write
@@ -279,7 +278,7 @@ class OnnxGraph(Graph):
         return ops
 
     def join_products(self) -> Sequence[tuple[KernelOp, tuple[LinearOp, ...]]]:
-        return [*join_products(self.model), *follow_products(self.model)]
+        return put_together(self.model)
 
     def chain(self, serves: Callable[[KernelOp], bool]) -> tuple[KernelOp, ...]:
         self._keep_names()

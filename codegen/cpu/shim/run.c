@@ -9,8 +9,7 @@
 const char *const qcc_provider = "CPUExecutionProvider";
 
 enum { WORK = 1 << 18 /* products of a task, at least */, NORM_WORK = 32 /* products that take as long as one value of a norm */,
-       EACH = 4 /* tasks for each thread that was seen: with more than those, others are seen */,
-       OWN_ROWS = 32 /* of a task that takes all outputs, at least: it reads all weights */ };
+       EACH = 4 /* tasks for each thread that was seen: with more than those, others are seen */ };
 
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int count) {
   (void)kind, (void)parts, (void)count; /* the non-zero return becomes a status */

@@ -84,10 +84,12 @@ static int64_t rows_at_once(const Layer *first, const Layer *second, int64_t row
   return ((rows + cuts - 1) / cuts + UNIT - 1) / UNIT * UNIT;
 }
 
-/* Tasks of whole rows; False where rows are too few for them. */
+/* Tasks of whole rows, two a thread if there are rows for no more; False where they are too few for that. */
 static int cut_rows(Both *both) {
   const Layer *first = both->first.layer, *second = both->second.layer;
   int64_t rows = both->first.rows, tasks = tasks_of(&first->others, rows * (first->n * first->k + second->n * second->k));
+  int64_t threads = 1 + __atomic_load_n(&first->others, __ATOMIC_RELAXED);
+  if (threads > 1 && rows / OWN_ROWS >= 2 * threads) tasks = least(tasks, rows / OWN_ROWS);
   tasks = least(row_tasks(first, rows, tasks), row_tasks(second, rows, tasks));
   if (!tasks) return 0;
   both->down = ((rows + tasks - 1) / tasks + UNIT - 1) / UNIT * UNIT;

@@ -120,7 +120,8 @@ typedef struct {
   int failed;
 } Call;
 
-enum { STRIP = 64, CHUNK = 32, OVER = 1024 /* bytes that may be read behind the words */,
+enum { OWN_ROWS = 32 /* of a task that takes all outputs, at least: it reads all weights */,
+       STRIP = 64, CHUNK = 32, OVER = 1024 /* bytes that may be read behind the words */,
        LONGEST = 1 << 16 /* inputs whose products fit 32 bits together */,
        ROUND_WORK = 16 /* products that take as long as one value that is rounded */ };
 

@@ -4,14 +4,17 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import LinearOp, OpError, parse
 from qcc.ir.kernel.sequence_op import SequenceOp
-from qcc.ir.onnx.emit.join import take_place
+from qcc.ir.onnx.emit.join import join_products, take_place
 from qcc.ir.onnx.emit.kernel_body import kernel_function
 from qcc.ir.onnx.file.domain import DOMAIN
 
-WIDER = 2
-"""What lies between is at least so many times as wide as what comes in or goes out, or there is little to keep."""
+
+def put_together(model: ir.Model) -> list[tuple[KernelOp, tuple[LinearOp, ...]]]:
+    """Products of one input, and then those behind each other: the ops that are called, and what they stand for."""
+    return [*join_products(model), *follow_products(model)]
 
 
 def follow_products(model: ir.Model) -> list[tuple[SequenceOp, tuple[LinearOp, ...]]]:
