@@ -1,0 +1,63 @@
+"""How attention over rows that are all given is cut for a processor's registers."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qcc.ir.kernel.dense_op import DenseOp
+
+Bias = Literal["none", "keys", "scores"]
+LANES = 16  # queries of a vector
+BLOCK = 128  # keys whose scores are held
+
+
+@dataclass(frozen=True)
+class DenseSizes:
+    """What a function is made for.
+
+    Args:
+        op: that it is part of.
+        vectors: of sixteen queries.
+        together: keys, and channels of values, that are worked on together.
+        bias: nothing is added to scores, a number a key, or one a score.
+    """
+
+    op: DenseOp
+    vectors: int
+    together: int
+    bias: Bias
+
+    @property
+    def width(self) -> int:
+        """Queries."""
+        return self.vectors * LANES
+
+    @property
+    def room(self) -> int:
+        """Numbers that a call needs: queries and results by channels, and scores by keys."""
+        return (2 * self.op.channels + BLOCK) * self.width
+
+    @property
+    def apart(self) -> int:
+        """Numbers between rows of queries, and of the result."""
+        return self.op.heads * self.op.channels
+
+    @property
+    def keys_apart(self) -> int:
+        """The same of keys and values."""
+        return self.op.kept_heads * self.op.channels
+
+    @property
+    def name(self) -> str:
+        """Of the function."""
+        of = f"{self.op.heads}x{self.op.kept_heads}x{self.op.channels}{'_causal' * self.op.causal}"
+        return f"attend_{self.width}by{self.together}_{self.bias}_of{of}"
+
+
+def sizes_of(op: DenseOp, wide: bool) -> tuple[DenseSizes | None, ...]:
+    """The functions of an op: for many queries and for few, with a bias a key or none, then the same for one a score.
+
+    ``wide`` registers are those of AVX-512.
+    """
+    cuts = ((2, 8), (1, 8)) if wide else ((1, 4), None)
+    kinds: tuple[Bias | None, ...] = ("keys", "scores") if op.masked else ("none", None)
+    return tuple(None if cut is None or kind is None else DenseSizes(op, *cut, kind) for kind in kinds for cut in cuts)
