@@ -46,7 +46,6 @@ from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.model.model import Written
 from qcc.ir.model.options import ExternalData
 from qcc.ir.onnx.attention.attend import write_attends
-from qcc.ir.onnx.attention.dense import write_dense
 from qcc.ir.onnx.attention.store import check_stored, store_caches
 from qcc.ir.onnx.attention.write import check_attention, write_attention
 from qcc.ir.onnx.chain.write import write_chains
@@ -283,8 +282,7 @@ class OnnxGraph(Graph):
 
     def chain(self, serves: Callable[[KernelOp], bool]) -> tuple[KernelOp, ...]:
         self._keep_names()
-        writers = write_chains, write_attends, write_dense
-        found: tuple[KernelOp, ...] = tuple(op for put in writers for op in put(self.model, serves))
+        found: tuple[KernelOp, ...] = (*write_chains(self.model, serves), *write_attends(self.model, serves))
         self._forget()
         return found
 

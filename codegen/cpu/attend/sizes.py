@@ -17,13 +17,15 @@ class DenseSizes:
     Args:
         op: that it is part of.
         vectors: of sixteen queries.
-        together: keys, and channels of values, that are worked on together.
+        together: keys, and then queries, that are worked on together.
+        beside: vectors of channels of values that each of these queries meets.
         bias: nothing is added to scores, a number a key, or one a score.
     """
 
     op: DenseOp
     vectors: int
     together: int
+    beside: int
     bias: Bias
 
     @property
@@ -33,8 +35,8 @@ class DenseSizes:
 
     @property
     def room(self) -> int:
-        """Numbers that a call needs: queries and results by channels, and scores by keys."""
-        return (2 * self.op.channels + BLOCK) * self.width
+        """Numbers that a call needs: queries by channels, scores by keys, and two more a query."""
+        return (self.op.channels + BLOCK + 2) * self.width
 
     @property
     def apart(self) -> int:
@@ -58,6 +60,6 @@ def sizes_of(op: DenseOp, wide: bool) -> tuple[DenseSizes | None, ...]:
 
     ``wide`` registers are those of AVX-512.
     """
-    cuts = ((2, 8), (1, 8)) if wide else ((1, 4), None)
+    cuts = ((2, 8, 2), (1, 8, 2)) if wide else ((1, 4, 1), None)
     kinds: tuple[Bias | None, ...] = ("keys", "scores") if op.masked else ("none", None)
     return tuple(None if cut is None or kind is None else DenseSizes(op, *cut, kind) for kind in kinds for cut in cuts)
