@@ -174,6 +174,13 @@ def test_large_numbers_and_such_as_are_none(libraries: dict[str, Path], processo
     assert np.isnan(found[..., :32]).all() and np.isfinite(found[..., 32:]).all()
 
 
+@pytest.mark.parametrize("sizes", [(0, 3, 4), (2, 0, 4), (2, 3, 0)])
+def test_nothing_to_do(libraries: dict[str, Path], sizes: tuple[int, int, int]) -> None:
+    op = OPS[4]
+    (found,) = session(op, libraries[HERE[-1]]).run(None, drawn(op, *sizes))
+    assert found.shape == (*sizes[:2], 240) and not found.any()
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "fault"),
     [

@@ -153,6 +153,7 @@ static void *compute(void *kernel, void *context) {
   m.samples = in[0].dims[0], m.rows = in[0].dims[1], m.columns = in[KEYS].dims[1];
   m.blocks = (m.rows + spec->width - 1) / spec->width;
   int64_t units = m.samples * spec->heads * m.blocks;
+  if (!m.columns) { memset(m.y, 0, (size_t)(m.samples * m.rows * spec->heads * spec->channels) * 4); return NULL; }
   if (!units || (spec->masked && (bad = take_mask(&m, &of->others, context)))) return units ? bad : NULL;
   int64_t tasks = least(tasks_of(&of->others, 2 * m.rows * m.columns * spec->channels * m.samples * spec->heads), units);
   m.share = (units + tasks - 1) / tasks;
