@@ -18,6 +18,7 @@ from qcc.ir.encoding.blocked import Blocked, Floats
 from qcc.ir.encoding.blocks import Block
 from qcc.ir.encoding.grid import IntGrid, TableGrid
 from qcc.ir.kernel.op import BF16, BIAS, KEEP, STEPS, LinearOp
+from tests.amx import emulated
 
 TINY = np.float32(1e-30)
 STEP = np.float32(0.03)
@@ -277,11 +278,15 @@ def _vectors(kernel: LinearOp, outputs: int, random: np.random.Generator) -> dic
     }
 
 
-def skip_what_is_not_here(target: str) -> None:
-    """Leave out what this processor cannot run, and its own kernels under another name."""
-    wanted, here = named(target), native()
-    if wanted.obstacle or (wanted == here and target != NATIVE):
-        pytest.skip("the processor lacks it, or is it and tried as `native`")
+def tried(target: str) -> CpuProcessor:
+    """The processor of that name, with its tiles emulated where those alone are missing here.
+
+    Skips the test where more is missing, and where it is this machine's own, which is tried as `native`.
+    """
+    wanted = named(target)
+    if wanted == native() and target != NATIVE:
+        pytest.skip("the processor is it, and tried as `native`")
+    return emulated(wanted) if wanted.obstacle else wanted
 
 
 def session(model: ModelProto, library: Path | None, threads: int = 1) -> Any:

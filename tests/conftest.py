@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,8 +9,12 @@ import pytest
 
 from benchmarks.kills import even_race
 from qcc.compiler.measure import time_model
+from qcc.ir import cores
 
 SAMPLED = 16
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+QUOTA_US = 100_000
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # models are so small that threads of torch and NumPy only wait
 EXPORTED_LONG = ("cnn", "transformer", "encoder", "upsampler", "shared_storage")
 
 
@@ -56,3 +61,19 @@ def _even_races() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time_model, "race", even_race)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Workers that run side by side have a share of the processors each, or threads of sessions wait for each other."""
+    if WORKERS == 1:
+        yield
+        return
+    groups = tmp_path_factory.mktemp("groups")
+    share = max(1, (os.cpu_count() or 1) // WORKERS)
+    (groups / "cpu.max").write_text(f"{share * QUOTA_US} {QUOTA_US}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cores, "GROUPS", groups)
+        cores.cores.cache_clear()
+        yield
+    cores.cores.cache_clear()

@@ -57,6 +57,7 @@ def close(one: np.ndarray, other: np.ndarray) -> bool:
     return one.shape == other.shape and bool(np.abs(one - other).max() <= TOLERANCE * np.abs(other).max())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("mass", "told"), [(0.0, 0), (0.3, 0), (0.7, 0), (0.7, 2), (1.0, 0), (1.0, 4)])
 def test_what_is_computed_is_what_is_meant(tmp_path: Path, mass: float, told: int) -> None:
     action = BlockSparse(BLOCK, SEGMENT, mass, told)
@@ -69,6 +70,7 @@ def test_what_is_computed_is_what_is_meant(tmp_path: Path, mass: float, told: in
     assert mass == 1 or not close(y(after, 64), y(before, 64))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("rows", "told"), [(29, 0), (48, 0), (29, 2), (48, 4)])
 def test_what_is_kept(tmp_path: Path, rows: int, told: int) -> None:
     """The definition, in numpy."""

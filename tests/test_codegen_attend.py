@@ -72,6 +72,7 @@ def session(library: Path, op: AttendOp, threads: int = 1) -> onnxruntime.Infere
     return onnxruntime.InferenceSession(model.SerializeToString(), options)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("processor", HERE)
 def test_the_kernel_is_a_softmax_over_what_is_kept(tmp_path: Path, processor: str) -> None:
     path = build([OP], (PROCESSORS[processor],), tmp_path / "attend.so")
@@ -114,7 +115,7 @@ def test_the_op_s_body_is_what_stood_there(tmp_path: Path) -> None:
     assert ops == (OP,) and [op.function for op in graph.ops()].count(OP.name) == 1
     assert "ScatterND" not in [node.op_type for node in graph.model.graph]
     # the same ops in a function: a product may be cut for threads in another place
-    np.testing.assert_allclose(graph.runner(["x"], ["y"])(feeds)["y"], before, atol=1e-6)
+    assert np.abs(graph.runner(["x"], ["y"])(feeds)["y"] - before).max() <= EXACT * np.abs(before).max()
     path = build(ops, (PROCESSORS[HERE[-1]],), tmp_path / "attend.so")
     options = onnxruntime.SessionOptions()
     register(options, str(path))

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from qcc.codegen.cpu.library.build import build
-from qcc.codegen.cpu.processors.processors import CpuProcessor, named, native
+from qcc.codegen.cpu.processors.processors import CpuProcessor, native
 from qcc.codegen.cpu.product import product_of
 from qcc.codegen.cpu.templates import templates
 from qcc.ir.encoding.blocked import FLOAT32
 from qcc.ir.kernel.op import LinearOp, OpError, Tile, parse
 from tests.block_models import drawn, model, wanted
-from tests.codegen_models import session, skip_what_is_not_here
+from tests.codegen_models import session, tried
 
 pytest.importorskip("tvm")
 
@@ -51,7 +51,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
     def make(target: str) -> Path:
         path = folder / f"{target}.so"
-        return path if path.exists() else build(OPS, (named(target),), path, "int8")
+        return path if path.exists() else build(OPS, (tried(target),), path, "int8")
 
     return make
 
@@ -76,11 +76,11 @@ def check(op: LinearOp, rows: int, seed: int, library: Path | None, target: CpuP
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
-@pytest.mark.parametrize("target", ["native", "avx2", "generic"])
+@pytest.mark.parametrize("target", ["native", "sapphire-rapids", "avx2", "generic"])
 def test_a_kernel_multiplies_as_the_dense_matrix(built: Built, op: LinearOp, target: str) -> None:
-    skip_what_is_not_here(target)
+    processor = tried(target)
     for seed, rows in enumerate((1, 3, 4, 7, 18, 22, 131, 259)):
-        check(op, rows, seed, built(target), named(target), 1 + seed % 2)
+        check(op, rows, seed, built(target), processor, 1 + seed % 2)
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
@@ -112,6 +112,7 @@ def test_names_reject(name: str) -> None:
         parse(name)
 
 
+@pytest.mark.slow
 def test_tiles_reject(built: Built) -> None:
     """Numbers of tiles that are not there, and tiles of another size, make no session."""
     op = OPS[0]

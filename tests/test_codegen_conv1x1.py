@@ -9,14 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcc.codegen.cpu.library.build import build
-from qcc.codegen.cpu.processors.processors import AMX, PROCESSORS, native
-from qcc.codegen.target.machine import cpu_flags
+from qcc.codegen.cpu.processors.processors import PROCESSORS
 from qcc.ir.kernel.op import LinearOp, OpError, parse
 from qcc.ir.onnx.emit.kernel_body import kernel_function
+from tests.amx import with_tiles
 from tests.codegen_models import draw, linear, session, unaligned
 
 pytest.importorskip("tvm")
-amx = pytest.mark.skipif(not set(AMX) <= cpu_flags(), reason="needs AMX")
 
 STEPS = ((), ("bias",), ("bias", "relu6"), ("bias", "add", "relu"), ("bias", "silu", "mul"), ("hard_swish",))
 PLAIN = [linear(bits, None, bits % 2 == 0, pointwise=True) for bits in range(2, 9)]
@@ -28,7 +27,7 @@ SUM_ERROR = 1e-6  # float32 sums, and the steps
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(OPS, (native(),), tmp_path_factory.mktemp("conv") / "k.so")
+    return build(OPS, (with_tiles(),), tmp_path_factory.mktemp("conv") / "k.so")
 
 
 shapes = st.tuples(
@@ -47,7 +46,6 @@ def tensors_of(op: LinearOp, random: np.random.Generator, shape: tuple[int, ...]
 
 
 @pytest.mark.slow
-@amx
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(op=st.sampled_from(OPS), shape=shapes)
 def test_against_float64(library: Path, op: LinearOp, shape: tuple[int, int, int, tuple[int, int], int, int]) -> None:
@@ -66,7 +64,6 @@ def test_against_float64(library: Path, op: LinearOp, shape: tuple[int, int, int
     assert (np.abs(result - expected.arrays[0]) <= bound).all()
 
 
-@amx
 @pytest.mark.parametrize("positions", [1, 9, 17, 49, 128])
 def test_a_bad_position_is_bad_alone(library: Path, positions: int) -> None:
     op = linear(8, pointwise=True)
@@ -79,7 +76,6 @@ def test_a_bad_position_is_bad_alone(library: Path, positions: int) -> None:
     assert np.isfinite(result).all()
 
 
-@amx
 @pytest.mark.parametrize("shape", [(0, 24, 3, 3), (1, 24, 0, 3)])
 def test_nothing_in_nothing_out(library: Path, shape: tuple[int, ...]) -> None:
     x = np.zeros(shape, np.float32)
@@ -87,7 +83,6 @@ def test_nothing_in_nothing_out(library: Path, shape: tuple[int, ...]) -> None:
     assert result.shape == (shape[0], 40, *shape[2:])
 
 
-@amx
 def test_channels_that_do_not_fit(library: Path) -> None:
     made = session(draw(PLAIN[-1], 40, 24).model(), library)
     with pytest.raises(Exception, match="channels of the input"):

@@ -10,15 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcc.codegen.cpu.library.build import build
-from qcc.codegen.cpu.processors.processors import AMX, native
+from qcc.codegen.cpu.processors.processors import CpuProcessor, native
 from qcc.codegen.cpu.processors.tiling import Tiling
 from qcc.codegen.cpu.templates import CodeTiles, FloatTiles
-from qcc.codegen.target.machine import cpu_flags
 from qcc.ir.kernel.op import LinearOp, parse
+from tests.amx import with_tiles
 from tests.codegen_models import Layer, by_rows, check_to_the_last_bit, draw, linear, session, unaligned
 
 pytest.importorskip("tvm")
-pytestmark = pytest.mark.skipif(not set(AMX) <= cpu_flags(), reason="needs AMX")
 
 CHANNEL = [linear(bits, None, symmetric) for bits in range(2, 9) for symmetric in (True, False)]
 GROUPED = [linear(bits, 32, symmetric) for bits in range(2, 9) for symmetric in (True, False)]
@@ -31,17 +30,22 @@ SUM_ERROR = 1e-6  # float32 sums
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def processor() -> CpuProcessor:
+    return with_tiles()
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory, processor: CpuProcessor) -> Path:
     out = tmp_path_factory.mktemp("gemm") / "k.so"
-    return build([*CHANNEL, *GROUPED, SINGLE, WEIGHTS], (native(),), out, "int8")
+    return build([*CHANNEL, *GROUPED, SINGLE, WEIGHTS], (processor,), out, "int8")
 
 
 shapes = st.tuples(
     st.one_of(st.integers(CodeTiles.rows, 80), st.sampled_from((250, 256, 257, 300))),
     st.sampled_from(EDGES),
-    st.one_of(st.integers(1, 9), st.sampled_from((16, 17, 33))),
+    st.one_of(st.integers(1, 9), st.sampled_from((16, 17, 33, 67))),  # a slab is 32 steps, of integers 64
     st.integers(0, 1000),
-    st.sampled_from((1, 2)),
+    st.sampled_from((1, 2, 5)),
 )
 
 
@@ -122,10 +126,10 @@ def test_bfloat16_weights_of_few_rows(library: Path, rows: int) -> None:
 
 
 @pytest.mark.parametrize("cuts", [Tiling(8), Tiling(3), Tiling(1, 4, 1 << 16)])
-def test_cuts_change_no_bit(library: Path, tmp_path: Path, cuts: Tiling) -> None:
+def test_cuts_change_no_bit(library: Path, processor: CpuProcessor, tmp_path: Path, cuts: Tiling) -> None:
     """Of integers: wherever slabs end."""
     ops = [linear(8, None), linear(4, None)]
-    other = build(ops, (replace(native(), cuts=cuts),), tmp_path / "k.so", "int8")
+    other = build(ops, (replace(processor, cuts=cuts),), tmp_path / "k.so", "int8")
     for op, (rows, outputs, inputs) in itertools.product(ops, ((16, 32, 32), (70, 70, 608), (530, 130, 1056))):
         layer = draw(op, outputs, inputs)
         x = np.random.default_rng(rows).standard_normal((rows, inputs)).astype(np.float32)

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.library.spec import served
-from qcc.codegen.cpu.processors.processors import AMX, AVX2, CpuProcessor, named, native
+from qcc.codegen.cpu.processors.processors import AVX2, CpuProcessor, named, native
 from qcc.codegen.cpu.product import product_of
 from qcc.codegen.cpu.templates import IntegerTiles, WholeRows, templates
 from qcc.codegen.target.machine import cpu_flags
 from qcc.codegen.target.target import Arithmetic
 from qcc.ir.kernel.op import BIAS, LinearOp, parse
-from tests.codegen_models import Layer, draw, in_whole_numbers, linear, session, skip_what_is_not_here, unaligned
+from tests.codegen_models import Layer, draw, in_whole_numbers, linear, session, tried, unaligned
 
 pytest.importorskip("tvm")
 
@@ -52,10 +52,21 @@ HALF += FLOATS + TABLES + SINGLES
 BUILT: dict[Arithmetic, list[LinearOp]] = {"int8": KERNELS, "bf16": HALF, "exact": HALF}
 """The ways to round share the code that decodes: one has all products, the others half of them."""
 
+TILES = "sapphire-rapids"
+TILED: dict[Arithmetic, list[LinearOp]] = {
+    "int8": [*FLOATS, *TABLES, *SINGLES, linear(8), linear(6, 64, False, (BIAS,)), linear(4, 32)],
+    "bf16": [*(linear(bits, None, bits == 4) for bits in (3, 4, 8)), parse("linear_nf4_channel")],
+}
+"""What is tried on tiles; `test_codegen_gemm` has all widths."""
+
 FLOAT = 1e-6  # of the sum of magnitudes: float32 sums of up to 1088 products, in short chains
 BFLOAT = 1e-2  # the same: both factors rounded to 8 bits
 
 Libraries = Callable[[str, Arithmetic], Path]
+
+
+def kernels_of(target: str, activations: Arithmetic) -> list[LinearOp]:
+    return TILED[activations] if target == TILES else BUILT[activations]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +77,8 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Libraries:
     def make(target: str, activations: Arithmetic) -> Path:
         if (target, activations) not in made:
             out = folder / f"{target}-{activations}.so"
-            made[target, activations] = build(BUILT[activations], (named(target),), out, activations)
+            processor = tried(target) if target == TILES else named(target)
+            made[target, activations] = build(kernels_of(target, activations), (processor,), out, activations)
         return made[target, activations]
 
     return make
@@ -76,12 +88,10 @@ def error(layer: Layer, x: np.ndarray, result: np.ndarray, wanted: np.ndarray) -
     return float(np.abs(result - wanted).max() / layer.magnitude(x))
 
 
-def check(
-    layer: Layer, x: np.ndarray, result: np.ndarray, target: CpuProcessor, activations: Arithmetic, amx: bool
-) -> None:
+def check(layer: Layer, x: np.ndarray, result: np.ndarray, target: CpuProcessor, activations: Arithmetic) -> None:
     assert result.shape == (*x.shape[:-1], len(layer.codes))
     rows = x.size // x.shape[-1]
-    many = templates(product_of(layer.kernel), named("sapphire-rapids") if amx else target, activations)[1:]
+    many = templates(product_of(layer.kernel), target, activations)[1:]
     if many and rows >= many[0].facts(product_of(layer.kernel))["many"]:  # where many rows are another product
         integers = isinstance(many[0], IntegerTiles | WholeRows)
         wanted = layer.rounded(x, x.shape[-1]) if integers else layer.exact(x)
@@ -107,13 +117,17 @@ cases = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("activations", ["int8", "bf16", "exact"])
+@pytest.mark.parametrize(
+    ("target", "activations"),
+    [("native", "int8"), ("native", "bf16"), ("native", "exact"), (TILES, "int8"), (TILES, "bf16")],
+)
 @settings(max_examples=90, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
-def test_product(libraries: Libraries, activations: Arithmetic, case: dict[str, Any]) -> None:
-    kernel = BUILT[activations][case["kernel"] % len(BUILT[activations])]
-    assume(served([kernel], native(), activations))  # rows as they are look tables up with AVX-512 alone
-    run(libraries("native", activations), {**case, "kernel": kernel}, native(), activations)
+def test_product(libraries: Libraries, target: str, activations: Arithmetic, case: dict[str, Any]) -> None:
+    kernels, processor = kernels_of(target, activations), tried(target)
+    kernel = kernels[case["kernel"] % len(kernels)]
+    assume(served([kernel], processor, activations))  # rows as they are look tables up with AVX-512 alone
+    run(libraries(target, activations), {**case, "kernel": kernel}, processor, activations)
 
 
 INTEGERS = [
@@ -127,13 +141,10 @@ INTEGERS = [
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
 def test_integers_for_any_number_of_rows(libraries: Libraries, target: str, case: dict[str, Any]) -> None:
-    skip_what_is_not_here(target)
-    run(libraries(target, "int8"), {**case, "kernel": KERNELS[case["kernel"]]}, named(target), "int8", amx=False)
+    run(libraries(target, "int8"), {**case, "kernel": KERNELS[case["kernel"]]}, tried(target), "int8")
 
 
-def run(
-    library: Path, case: dict[str, object], target: CpuProcessor, activations: Arithmetic, amx: bool | None = None
-) -> None:
+def run(library: Path, case: dict[str, object], target: CpuProcessor, activations: Arithmetic) -> None:
     kernel = case["kernel"]
     assert isinstance(kernel, LinearOp)
     rows, rank, seed, groups = (int(str(case[name])) for name in ("rows", "rank", "seed", "groups"))
@@ -144,7 +155,7 @@ def run(
     result = session(layer.model(), library, int(str(case["threads"]))).run(None, {"x": x})[0]
     if activations == "int8" and not native().has(*AVX2):
         activations = "exact"
-    check(layer, x, result, target, activations, native().has(*AMX) if amx is None else amx)
+    check(layer, x, result, target, activations)
 
 
 @pytest.mark.parametrize("target", INTEGERS)
@@ -182,14 +193,14 @@ def test_portable(tmp_path: Path, target: str, activations: Arithmetic) -> None:
         assert error(layer, x, result, layer.exact(x)) < FLOAT
 
 
-@pytest.mark.parametrize("activations", ["int8", "exact"])
+@pytest.mark.parametrize(("target", "activations"), [("native", "int8"), ("native", "exact"), (TILES, "int8")])
 @pytest.mark.parametrize("rows", [1, 5, 20])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_not_finite(libraries: Libraries, activations: Arithmetic, rows: int, bad: float) -> None:
+def test_not_finite(libraries: Libraries, target: str, activations: Arithmetic, rows: int, bad: float) -> None:
     """A row that holds one such value gives none that is finite; other rows are as they were."""
-    layer = draw(linear(4, 32, False), 70, 64)
+    layer = draw(linear(4, 32, target == TILES), 70, 64)
     x = np.random.default_rng(0).standard_normal((rows, 64)).astype(np.float32)
-    kernel = session(layer.model(), libraries("native", activations))
+    kernel = session(layer.model(), libraries(target, activations))
     before = kernel.run(None, {"x": x})[0]
     x[0, 3] = bad
     after = kernel.run(None, {"x": x})[0]
@@ -208,16 +219,25 @@ def test_tiny_and_huge(libraries: Libraries, activations: Arithmetic, size: floa
     assert np.abs(result - layer.exact(x)).max() <= step + floor
 
 
-@pytest.mark.parametrize("activations", ["int8", "exact"])
-@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(
+    ("target", "activations", "op"),
+    [
+        *itertools.product(
+            ["native"], ["int8", "exact"], [linear(4, 32, True, (BIAS,)), linear(4, 64, False, (BIAS,))]
+        ),
+        *((TILES, "int8", op) for op in (linear(4, 32), linear(6, 64, False, (BIAS,)), linear(8))),
+    ],
+)
 @pytest.mark.parametrize("rows", [1, 5, 33, 131])
-def test_shared_out_over_threads(libraries: Libraries, activations: Arithmetic, rows: int, symmetric: bool) -> None:
+def test_shared_out_over_threads(
+    libraries: Libraries, target: str, activations: Arithmetic, op: LinearOp, rows: int
+) -> None:
     """A product large enough to be cut into tasks, on ONNX Runtime's own threads: the same bits as on one, however
     many of them the layer has seen when it cuts.
     """
-    layer = draw(linear(4, 32 if symmetric else 64, symmetric, (BIAS,)), 1000, 1088)
+    layer = draw(op, 1000, 1088)
     x = np.random.default_rng(rows).standard_normal((rows, 1088)).astype(np.float32)
-    library = libraries("native", activations)
+    library = libraries(target, activations)
     (alone,) = session(layer.model(), library, 1).run(None, {"x": x})
     assert error(layer, x, alone, layer.exact(x)) < BFLOAT
     for threads in (2, 8):
@@ -226,11 +246,16 @@ def test_shared_out_over_threads(libraries: Libraries, activations: Arithmetic, 
             np.testing.assert_array_equal(shared.run(None, {"x": x})[0], alone)
 
 
+@pytest.mark.parametrize(
+    ("target", "op"), [("native", linear(8, 32, False)), (TILES, linear(8)), (TILES, linear(4, 32))]
+)
 @pytest.mark.parametrize("order", [(1, 200, 3, 131), (200, 1, 131, 2)])
-def test_one_session_for_any_number_of_rows_in_turn(libraries: Libraries, order: tuple[int, ...]) -> None:
+def test_one_session_for_any_number_of_rows_in_turn(
+    libraries: Libraries, target: str, op: LinearOp, order: tuple[int, ...]
+) -> None:
     """What a layer learned from one number of rows cuts the next: rows that nobody multiplied would be seen."""
-    layer = draw(linear(8, 32, False), 1000, 1088)
-    shared = session(layer.model(), libraries("native", "int8"), 8)
+    layer = draw(op, 1000, 1088)
+    shared = session(layer.model(), libraries(target, "int8"), 8)
     for rows in (*order, *order):
         x = np.random.default_rng(rows).standard_normal((rows, 1088)).astype(np.float32)
         assert error(layer, x, shared.run(None, {"x": x})[0], layer.exact(x)) < BFLOAT
@@ -242,10 +267,14 @@ def test_no_rows(libraries: Libraries) -> None:
     assert result.shape == (0, 40)
 
 
-def test_many_sessions_and_threads(libraries: Libraries) -> None:
-    """Eight threads share four sessions; everyone gets what one thread alone gets."""
-    layers = [draw(linear(bits, 32), 200, 256, bits) for bits in (3, 4, 8)]
-    sessions = [session(layer.model(), libraries("native", "int8"), 2) for layer in layers]
+@pytest.mark.parametrize(
+    ("target", "ops"),
+    [("native", [linear(bits, 32) for bits in (3, 4, 8)]), (TILES, [linear(4, 32), linear(8), linear(16)])],
+)
+def test_many_sessions_and_threads(libraries: Libraries, target: str, ops: list[LinearOp]) -> None:
+    """Eight threads share three sessions; everyone gets what one thread alone gets."""
+    layers = [draw(op, 200, 256, at) for at, op in enumerate(ops)]
+    sessions = [session(layer.model(), libraries(target, "int8"), 2) for layer in layers]
     inputs = [np.random.default_rng(m).standard_normal((m, 256)).astype(np.float32) for m in (1, 4, 33)]
     alone = {(s, i): sessions[s].run(None, {"x": inputs[i]})[0] for s in range(3) for i in range(3)}
 

@@ -9,8 +9,7 @@ import onnx
 import pytest
 
 import qcc
-from qcc.codegen.cpu.processors.processors import AMX
-from qcc.codegen.target.machine import cpu_flags
+from qcc.codegen.cpu.processors.processors import PROCESSORS
 from qcc.compiler.calibrate.rows import rows_of
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.compile import decide_plan
@@ -32,6 +31,7 @@ from qcc.ir.forms.decoded import DECODED
 from qcc.ir.forms.fused import FUSED
 from qcc.ir.forms.kernel import KERNEL
 from qcc.ir.graph.form import Form
+from tests.amx import with_tiles
 from tests.chooser import CPU, PLAIN
 from tests.onnx_models import parse, random
 
@@ -266,8 +266,10 @@ CONV_RULE = "rule conv { weights = int8 channel }\n"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not set(AMX) <= cpu_flags(), reason="needs AMX")
-def test_convolutions_of_one_point_take_kernels(convolutions: Path, timed: Times) -> None:
+def test_convolutions_of_one_point_take_kernels(
+    convolutions: Path, timed: Times, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROCESSORS, "sapphire-rapids", with_tiles())
     result = qcc.compile(convolutions, policy("target cpu\n" + CONV_RULE))
     ops = [node.op_type for node in onnx.load(result.output).graph.node if node.domain == "qcc"]
     assert [op for op in ops if op.startswith("conv1x1")] == ["conv1x1_int8_channel_bias_relu", "conv1x1_int8_channel"]

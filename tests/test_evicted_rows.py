@@ -245,6 +245,7 @@ def test_what_is_divided_loses_no_more_than_even_shares(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_codes_and_rows_that_go(tmp_path: Path) -> None:
     result = compiled(tmp_path, "keys = int8 channel, values = int8 channel, budget = 6, share = even, window = 2")
     (action,) = (step.action for step in result.plan.steps if isinstance(step.action, Cache))

@@ -6,7 +6,9 @@ from qcc.compiler.console import terminal
 from qcc.compiler.console.fit_table import Column, Table, cut_left, fitted, plain
 from qcc.compiler.report.layer_tables import footnotes, layer_table
 from qcc.compiler.report.result import LayerRow
+from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.excerpt import cells
+from qcc.dsl.diagnostics.render import render
 
 TABLE = Table(
     (Column("layer", cut=True), Column("kind", spare=2), Column("form", spare=1), Column("bytes", right=True)),
@@ -47,7 +49,30 @@ def test_lists_and_paragraphs_keep_to_a_terminal(monkeypatch: pytest.MonkeyPatch
     assert max(map(cells, terminal.paragraphs(text.strip()).splitlines())) <= 60
     lines = terminal.pairs(rows, "  ").splitlines()
     assert max(map(cells, lines)) <= 60 and lines[-1].startswith("  fmt") and lines[1].startswith(" " * 11)
-    assert terminal.paragraphs("  kept " + text) == "  kept " + text
+    lines = terminal.paragraphs(f"Args:\n    name: {text}\n    other: short").splitlines()
+    assert max(map(cells, lines)) <= 60 and lines[-1] == "    other: short"
+    assert {len(line) - len(line.lstrip()) for line in lines[2:-1]} == {8}
+    fenced = f"```\n{text}\n\n{text}\n```"
+    assert terminal.paragraphs(fenced) == fenced
+
+
+def test_examples_keep_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command does stands below it in all lines, if there is no room in one."""
+    text = "examples:\n  qcc compile model.onnx        " + "word " * 11 + "\n  qcc fmt  lays out\n"
+    assert terminal.examples(text) == text
+    monkeypatch.setattr(terminal, "is_terminal", lambda stream: True)
+    monkeypatch.setenv("COLUMNS", "70")
+    wanted = ["examples:", "  qcc compile model.onnx", " " * 8 + "word " * 11, "  qcc fmt", " " * 8 + "lays out"]
+    assert terminal.examples(text).splitlines() == wanted
+
+
+def test_sentences_of_diagnostics_keep_to_a_terminal() -> None:
+    """At a terminal; elsewhere a message stays one line, which tools read."""
+    one = Diagnostic("Q202", "word " * 30 + "end", help="more " * 30 + "end")
+    assert max(map(cells, render([one]).splitlines())) > 150
+    lines = render([one], width=60, fill=True).splitlines()
+    assert max(map(cells, lines)) <= 60 and lines[1].startswith(" " * 13 + "word") and lines[-1].startswith(" " * 9)
+    assert " ".join(" ".join(lines).split()) == " ".join(render([one]).split())
 
 
 def test_names_are_cut_from_the_left() -> None:

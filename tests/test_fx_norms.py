@@ -133,6 +133,7 @@ class _FromTheFile(Interpreter):
         return found
 
 
+@pytest.mark.slow
 def test_static_convolutions_compute_what_the_file_says(tmp_path: Path) -> None:
     """Layer by layer: a sum on the fence in the first one is 6 % of the last one's results, each a step off or none."""
     torch.manual_seed(0)

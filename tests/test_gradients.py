@@ -112,6 +112,7 @@ verify { cosine >= 0.5 }
 """
 
 
+@pytest.mark.slow
 def test_a_policy_decides_by_what_is_foreseen_in_both_frameworks(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module, x = Everything().eval(), torch.randn(2, 3, 24, 24)

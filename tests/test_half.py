@@ -158,6 +158,7 @@ def test_without_data_softmax_stays_unless_bounded(tmp_path: Path) -> None:
     assert len(lines) == 1 and lines[0].startswith("1 stays")  # the second one's operand is at most one
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("op", ["ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "ReduceProd"])
 def test_without_data_every_sum_stays(op: str, tmp_path: Path) -> None:
     body = f"g (float[N, 8] x) => (float[N, 4] y, float[N, 1] z) {{ y = MatMul (x, v)\n z = {op} <axes = [1]> (x) }}"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.parser
+import pytest
 
 import qcc
 from qcc.ir.onnx.adapter import OnnxGraph
@@ -41,6 +42,7 @@ def test_shapes_go_through_functions_and_follow_numbers_behind_them(tmp_path: Pa
     assert len(found.functions) == len(model.functions) == 1
 
 
+@pytest.mark.slow
 def test_numbers_of_weights_are_not_followed(tmp_path: Path) -> None:
     """It took 270 bytes for each."""
     path = written(tmp_path, 1 << 15)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from qcc.codegen.cpu.processors.processors import PROCESSORS, native
+from qcc.codegen.cpu.processors.processors import native
 from qcc.codegen.target.target import Arithmetic
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
@@ -24,7 +24,7 @@ from qcc.ir.onnx.emit.kernel_body import kernel_function
 from qcc.passes.contract.contract import Context
 from qcc.passes.encode import Encode
 from qcc.passes.rounding.nearest import Nearest
-from tests.codegen_models import draw, session, skip_what_is_not_here
+from tests.codegen_models import draw, session, tried
 from tests.onnx_models import run
 
 NAMES = (
@@ -38,6 +38,8 @@ NAMES = (
 )
 SIZES = {2: (192, 192), 3: (192, 64, 128), 4: (64, 128, 64, 64)}
 INPUTS, OPSET = 128, 21
+TARGETS = [("native", "int8"), ("native", "exact"), ("avx2", "int8")]
+SLOW = pytest.param("sapphire-rapids", "int8", marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -104,14 +106,14 @@ def _model(
     return helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=functions)
 
 
-@pytest.mark.parametrize(("target", "activations"), [("native", "int8"), ("native", "exact"), ("avx2", "int8")])
+@pytest.mark.sampled
+@pytest.mark.parametrize(("target", "activations"), [*TARGETS, SLOW])
 def test_one_op_computes_what_several_do(tmp_path: Path, target: str, activations: Arithmetic) -> None:
     pytest.importorskip("tvm")
     from qcc.codegen.cpu.library.build import build
     from qcc.codegen.cpu.library.spec import served
 
-    skip_what_is_not_here(target)
-    processor = native() if target == "native" else PROCESSORS[target]
+    processor = tried(target)
     ops = served(map(parse, NAMES), processor, activations)
     alone = {one for op in ops for one in op.members}
     library = build([*ops, *alone], (processor,), tmp_path / "k.so", activations)
@@ -134,6 +136,7 @@ def test_body_in_plain_onnx_runtime(name: str) -> None:
         np.testing.assert_allclose(made, wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["linear_int4_group32_silu_and_mul", "linear_int8_channel_bias_and_bias_and_bias"])
 def test_layers_reject(tmp_path: Path, name: str) -> None:
     """Products whose outputs are no whole strips, or are not as many, are told when the session is made."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,11 @@ def layers(count: int = 80, threads: int = 1) -> list[TimedLayer]:
     return found
 
 
+@cache
+def learned() -> LearnedTimes:
+    return LearnedTimes(layers())
+
+
 def test_a_forest_learns_what_a_line_leaves_over() -> None:
     random = np.random.default_rng(0)
     x = random.uniform(0, 1, (400, 5))
@@ -66,16 +72,17 @@ def test_shapes_that_were_held_out_are_foretold() -> None:
         assert found.score >= 0.98 and found.error <= 0.15 and found.held >= 20
 
 
+@pytest.mark.slow
 def test_threads_are_told_apart_and_beyond_them_nothing_is_foretold() -> None:
     found = [one for count in (1, 2, 4) for one in layers(60, count)]
     by_threads = judged(found)
     assert list(by_threads) == [1, 2, 4]
     for one in by_threads.values():
         assert one.score >= 0.98 and one.error <= 0.15
-    learned, case = LearnedTimes(found), Case(384, 1536, 32)
+    times, case = LearnedTimes(found), Case(384, 1536, 32)
     told = {count: TimedLayer.of(case, INT4, "fused", threads=count) for count in (1, 2, 3, 4, 8)}
-    assert [learned.knows(one) for one in told.values()] == [True, True, True, True, False]
-    one, four = learned.seconds([told[1], told[4]])
+    assert [times.knows(one) for one in told.values()] == [True, True, True, True, False]
+    one, four = times.seconds([told[1], told[4]])
     assert four / one == pytest.approx(modelled(case, 5, 4) / modelled(case, 5, 1), rel=0.3)
 
 
@@ -110,7 +117,7 @@ class _Clock(Timings):
 
 def test_within_it_is_foretold_and_beyond_it_is_measured() -> None:
     clock = _Clock()
-    timings = ForetoldTimings(clock, LearnedTimes(layers()))
+    timings = ForetoldTimings(clock, learned())
     inside = Case(384, 1536, 32)
     found = timings.seconds(inside, INT4, (FUSED, DECODED))
     assert not clock.asked and found[DECODED] == found[FLOAT]
@@ -118,7 +125,7 @@ def test_within_it_is_foretold_and_beyond_it_is_measured() -> None:
     for beyond in (Case(8192, 384, 32), Case(384, 384, 4096)):
         assert timings.seconds(beyond, INT4, (FUSED,))[FUSED] == 1.0
     assert timings.seconds(inside, INT8, (FUSED,))[FUSED] == 1.0  # a format that was not timed
-    other = ForetoldTimings(_Clock(2), LearnedTimes(layers()))  # on threads that were not timed
+    other = ForetoldTimings(_Clock(2), learned())  # on threads that were not timed
     assert other.seconds(inside, INT4, (FUSED,))[FUSED] == 1.0
     assert len(clock.asked) == 3
     assert told_of_times(timings).endswith("2 lie outside of that, and were measured")

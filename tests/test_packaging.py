@@ -55,6 +55,7 @@ def test_who_asks_for_kernels_without_it_is_told(tmp_path: Path) -> None:
     assert run.stderr.count("qcc[kernels]") == 1
 
 
+@pytest.mark.slow
 def test_all_else_does_without(tmp_path: Path) -> None:
     model = str(ROOT / "examples" / "fashion" / "fashion-cnn.onnx")
     run = without_tvm("compile", model, "-o", str(tmp_path / "out.onnx"), "-q")

@@ -34,6 +34,7 @@ def python(site: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_template_passes_its_own_tests(installed: Path) -> None:
     tests = str(TEMPLATE / "tests")
     run = python(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", "--rootdir", tests, tests)

@@ -103,6 +103,7 @@ def test_the_cache_is_the_prefix(decoder: Decoder, model: Path, tmp_path: Path) 
     assert [one.name for one in session.get_inputs()] == [one.name for one in before.get_inputs()]
 
 
+@pytest.mark.slow
 def test_a_report_tells_it_and_a_later_run_without_it_removes_it(model: Path, tmp_path: Path) -> None:
     result = _compiled(model, tmp_path, {"prompt_embeddings": ROWS})
     cache = tmp_path / "out.cache.npz"

@@ -203,6 +203,7 @@ def test_what_cannot_be_tuned_reject(tmp_path: Path) -> None:
     assert TuneNorm().tunables(graph, names[:1]) == []  # nothing that the first layer reads is a norm's
 
 
+@pytest.mark.slow
 def test_steps_and_biases_in_order(tmp_path: Path) -> None:
     model = convolutions(tmp_path)
     _, before = compiled(model, "weights = int3 channel; rounding = qronos", images(0))

@@ -90,9 +90,10 @@ def spread(found: Result) -> Result:
     return replace(found, layers=tuple(replace(row, spread=one) for row in found.layers))
 
 
-PAGES = {**CASES, "chosen": chosen_among(), "timed": timed(many(20)), "spread": spread(many(80))}
+PAGES = {"many": CASES["many"], **CASES, "chosen": chosen_among(), "timed": timed(many(20)), "spread": spread(many(80))}
 
 
+@pytest.mark.sampled
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 @pytest.mark.parametrize("case", PAGES)
 def test_nothing_is_cut_and_no_word_is_broken_at_five_widths(case: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ What is large is made small here, so that models of a few megabytes are.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,10 +35,18 @@ POLICY = "qpolicy 1\nrule any { weights = int4 group 32 }\nverify { cosine >= 0.
 SEARCH_LOSS = 1.002  # of noise against a scan of every scale: what the golden files' search lost as well
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scale") / "llama.onnx"
+    build(path, SMALL)
+    return path
+
+
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    build(tmp_path / "llama.onnx", SMALL)
-    return tmp_path / "llama.onnx"
+def model(built: Path, tmp_path: Path) -> Path:
+    for one in built.parent.iterdir():
+        shutil.copy(one, tmp_path)
+    return tmp_path / built.name
 
 
 @pytest.fixture
@@ -98,6 +107,7 @@ qcc.compile(sys.argv[1], {POLICY!r}, output=sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(model: Path, large: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """It rounds nothing again, but for what was damaged meanwhile, and writes the same bytes."""
     whole, out = model.with_name("whole.onnx"), model.with_name("again.onnx")
@@ -136,6 +146,7 @@ def test_what_another_run_kept_is_not_taken(model: Path, large: None) -> None:
     assert first.found("w") is None
 
 
+@pytest.mark.slow
 def test_the_estimate_is_kept(model: Path, large: None) -> None:
     """What it says of memory bounds what a run holds."""
     script = (

@@ -80,6 +80,7 @@ def counted(model: OnnxModel) -> tuple[Callable[[LoopTable], Driver], list[int]]
     return lambda table: whole_driver(table, model.graph.inputs, counting), calls
 
 
+@pytest.mark.slow
 def test_a_search_that_was_killed_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     model = OnnxModel(saved(tmp_path))

@@ -129,6 +129,7 @@ class Branches(nn.Module):
         return result
 
 
+@pytest.mark.slow
 def test_weights_in_branches_are_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module, x = Branches().eval(), torch.randn(4, 32)

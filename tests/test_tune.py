@@ -73,6 +73,7 @@ def test_statistics_are_taken_once_for_all_runs(folder: Path, monkeypatch: pytes
     assert again == found and len(taken) == once + 4 * once
 
 
+@pytest.mark.slow
 def test_bad_defaults_are_beaten(folder: Path) -> None:
     axes = [Axis("damping", (), 0.001, 10), Axis("clip", ("mse", "absmax"))]
     found = tune(folder / "net.onnx", folder / "p.qpolicy", axes, 8, folder / "data.npz")

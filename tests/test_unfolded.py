@@ -87,6 +87,7 @@ NONE: dict[str, Callable[[Net, Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("front", FRONT_ENDS)
 @pytest.mark.parametrize("case", STAYING)
 def test_what_does_not_fold_is_listed_with_the_reason(case: str, front: str, tmp_path: Path) -> None:
@@ -102,6 +103,7 @@ def test_what_does_not_fold_is_listed_with_the_reason(case: str, front: str, tmp
     assert len(refused) == sum(bool(one.weights) for one in found)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("front", FRONT_ENDS)
 @pytest.mark.parametrize("case", NONE)
 def test_what_folds_or_is_a_layer_of_its_own_is_not_listed(case: str, front: str, tmp_path: Path) -> None:

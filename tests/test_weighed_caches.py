@@ -115,6 +115,7 @@ def test_one_bound_trades_bits_of_weights_against_formats_and_rows(tmp_path: Pat
     assert from_text(Source("plan", to_text(plan))) == plan
 
 
+@pytest.mark.slow
 def test_a_decided_plan_makes_the_same_file(tmp_path: Path) -> None:
     rule = f"rule cache {{ {BOTH}; budget = 6, window = 2, sinks = 1 }}\nbudget {{ cache(context = 24) <= 8% }}"
     path, policy = saved(tmp_path, rule)
@@ -179,6 +180,7 @@ def test_depth_is_not_decided_with_caches_reject(tmp_path: Path) -> None:
     assert [one.code for one in raised.value.diagnostics] == ["Q466"]
 
 
+@pytest.mark.slow
 def test_a_sweep_holds_the_bound_of_caches(tmp_path: Path) -> None:
     rules = f"rule linear {{ weights = int4 channel | int8 channel }}\nrule cache {{ {BOTH} }}"
     path, policy = saved(tmp_path, f"{rules}\nbudget {{ cache(context = 24) <= 20% }}", MANY)

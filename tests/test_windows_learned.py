@@ -68,6 +68,7 @@ def noise(result: Result, model: Path) -> float:
     return float(((got - wanted) ** 2).sum() / (wanted**2).sum())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("how", ["rank = 5", "rank = 0", "window = 1, overlap = 0", "rank = 0, truncate = true"])
 def test_less_is_lost_on_data_that_nothing_learned_of(model: Path, how: str) -> None:
     lost, sizes = [], []
@@ -79,6 +80,7 @@ def test_less_is_lost_on_data_that_nothing_learned_of(model: Path, how: str) -> 
     assert any(note.startswith("learned ") and "windows" in note for note in result.notes)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("weights", ["low_rank(int2 group 16, 4, int8)", "low_rank(25%, int8)"])
 def test_factors_that_correct_learn(model: Path, weights: str) -> None:
     """Numbers stay; what makes up for them is nearer than its closed form, in as many bytes."""
@@ -91,6 +93,7 @@ def test_factors_that_correct_learn(model: Path, weights: str) -> None:
     assert abs(sizes[0] - sizes[1]) < 64 and lost[1] < 0.8 * lost[0]
 
 
+@pytest.mark.slow
 def test_a_module_learns_as_its_export(tmp_path: Path) -> None:
     class Deep(torch.nn.Module):  # type: ignore[misc,name-defined]  # torch may be missing here
         def __init__(self) -> None:
@@ -197,6 +200,7 @@ def test_without_data_or_blocks_reject(model: Path, tmp_path: Path) -> None:
         qcc.compile(tmp_path / "chain.onnx", policy(), data=[{"x0": data()}])
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_behind_what_it_learned(
     model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ from qcc.ir.kernel.loadable import loadable
 
 SPIN = "session.intra_op.allow_spinning"
 TASKS = Path("/proc/self/task")
-TURN_S, SETTLE_S = 0.02, 0.01
+TURN_S = 0.02
 PATH_RUNS = 10
 OPS = 12  # kinds that are listed
 
@@ -72,7 +72,7 @@ def report(models: Sequence[Path], threads: Sequence[int], inputs: Mapping[str, 
     alone: dict[Path, tuple[float, float]] = {}
     for count in threads:
         sessions = [Session(model, threads=count) for model in models]
-        turns = Turns(rounds, TURN_S, warm=True, settle_s=SETTLE_S)
+        turns = Turns(rounds, TURN_S, warm=True, settle=True)
         seconds = interleaved([partial(session.run, inputs) for session in sessions], turns)
         del sessions
         for model, own in zip(models, seconds, strict=True):

@@ -17,10 +17,12 @@ LN2 = (0.693359375, -2.12194440e-4)  # a part that is exact in 10 bits, and the 
 ROUND = 12582912.0  # 1.5 * 2**23: added to a number, its lowest bits are the number's integer
 ROUND_BITS = 0x4B400000
 EXPM1 = (0.49999998, 0.16666543, 0.0416672, 0.00836665, 0.00138825)
-TAIL = (0.119629299, 0.120753956, 0.0999134925, 0.128561625, -0.0536836409, 0.206353502, -0.15720308, 0.0356747734)
-TAIL_SCALE = 0.3
+CENTRE = (
+    *(0.135949984, -0.0677437782, 0.050026007, -0.0399264134, 0.0319645256, -0.0247537661, 0.0181168728, -0.0123921251),
+    *(0.00807052851, -0.00499320123, 0.00255563785, -0.00104565721, 0.000692209869, -0.000539195491, 0.000172198968),
+)
+END = 5.2  # beyond, the normal distribution is 0 or 1, to 1e-7
 FLAT = 10.0  # tanh is 1 beyond, in float32
-DENORMAL = -83.0  # exp of less, times the rest of the tail, would be below float32's normal numbers, which is slow
 ACCUMULATORS = 4
 
 
@@ -91,18 +93,15 @@ def _tanh(value: Expr) -> Expr:
 
 
 def _normal(value: Expr) -> Expr:
-    """The normal distribution ``(1 + erf(value / sqrt(2))) / 2``, to 1e-7.
+    """The normal distribution ``(1 + erf(value / sqrt(2))) / 2``, to 1.3e-7.
 
-    Its tail is ``exp(-a**2 / 2) t P(t)`` with ``t = 1 / (1 + 0.3 a)``, the form of Hastings, Approximations for
-    digital computers, 1955 (Abramowitz and Stegun 7.1.26); P minimax for the tail's relative error, 1.5e-7 up to
-    a = 14 (Lawson's algorithm). It ends at a = 12.9, where it is 3e-38.
+    ``1 / 2 + value P(t)``, ``t`` the square brought from 0 to `END` squared into -1 to 1, where P's coefficients are
+    small and alternate, so that float32 loses nothing; P minimax for the error of ``value`` times the distribution,
+    3.2e-8 (Lawson's algorithm). It takes no division, and less than half of what a tail that is right in itself does.
     """
-    positive = value > 0.0
-    size = _hold(_select(positive, value, 0.0 - value))
-    ratio = _hold(1.0 / (size * TAIL_SCALE + 1.0))
-    power = _hold(size * size * -0.5)
-    tail = _hold(_exp(_hold(_select(power < DENORMAL, -88.0, power))) * (ratio * _polynomial(ratio, TAIL)))
-    return _select(positive, 1.0 - tail, tail)
+    square = _hold(value * value)
+    near = _hold(value * _polynomial(_hold(square * (2 / END**2) - 1.0), CENTRE) + 0.5)
+    return _select(square >= END**2, _hold(_select(value > 0.0, 1.0, 0.0)), near)
 
 
 class TirArithmetic:

@@ -185,7 +185,7 @@ def parser_of(name: str, module: ModuleType) -> Parser:
     parser = Parser(
         prog=f"qcc {name}",
         description=terminal.paragraphs(module.__doc__ or ""),
-        epilog=module.EXAMPLES,
+        epilog=terminal.examples(module.EXAMPLES),
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -196,7 +196,9 @@ def parser_of(name: str, module: ModuleType) -> Parser:
 def _overview() -> str:
     lines = ["qcc: a compression compiler for neural networks", "", "usage: qcc COMMAND ...", "", "commands:"]
     listed = terminal.pairs(COMMANDS.items(), "  ")
-    return "\n".join([*lines, listed, "`qcc COMMAND --help` lists a command's options.", "", EXAMPLES])
+    return "\n".join(
+        [*lines, listed, "`qcc COMMAND --help` lists a command's options.", "", terminal.examples(EXAMPLES)]
+    )
 
 
 def _unknown(words: Sequence[str]) -> UsageError:
@@ -232,7 +234,7 @@ def _tell(one: Diagnostic, format: str, status: int) -> int:
     """Tell what has no page of its own."""
     if format in ("json", "sarif"):
         return _report([one], format, status)
-    terminal.note(f"qcc: {one.message}" + (f"\n  = help: {one.help}" if one.help else ""))
+    terminal.note_lines(f"qcc: {one.message}", *([f"  = help: {one.help}"] if one.help else []))
     return status
 
 

@@ -4,11 +4,11 @@ import json
 import os
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, TextIO, cast
 
+from qcc.compiler.console.fill import filled, laid_out, pieces
 from qcc.compiler.console.fit_table import GAP, Table, fitted, plain
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.excerpt import cells, escape
@@ -55,6 +55,12 @@ def note(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
+def note_lines(*lines: str) -> None:
+    """Tell it in lines that keep to a terminal's width."""
+    for line in lines:
+        note("\n".join(pieces(line, _room(sys.stderr))))
+
+
 def report(diagnostics: Sequence[Diagnostic], format: str) -> None:
     """Print diagnostics: for people on stderr, GitHub's annotations and SARIF on stdout; JSON goes into the result."""
     if format == "sarif":
@@ -66,7 +72,7 @@ def report(diagnostics: Sequence[Diagnostic], format: str) -> None:
         write(render(diagnostics, format="github"))
         return
     sys.stdout.flush()
-    sys.stderr.write(render(diagnostics, color=colored(sys.stderr)))
+    sys.stderr.write(render(diagnostics, color=colored(sys.stderr), fill=is_terminal(sys.stderr)))
 
 
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[Any]:
@@ -91,26 +97,29 @@ def write_table(table: Table, indent: str = "", marks: Mapping[str, Style] = Map
 
 def write_text(text: str, style: Style | None = None) -> None:
     """Print a line of a report, on several where a terminal is narrower."""
-    for piece in _pieces(escape(text), shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None):
+    for piece in pieces(escape(text), _room(sys.stdout)):
         write_line(paint(piece, style) if style else piece)
+
+
+def kept_to(text: str) -> str:
+    """A line of a result, on several where a terminal is narrower."""
+    return "\n".join(pieces(text, _room(sys.stdout)))
+
+
+def _room(stream: TextIO, before: int = 0) -> int | None:
+    """Columns behind so many, at a terminal."""
+    return shutil.get_terminal_size().columns - before if is_terminal(stream) else None
 
 
 def write_topics(topics: Mapping[str, Sequence[tuple[str, Style | None]]]) -> None:
     """Print lines with their colours, each topic's first under its word; a terminal's width is kept to."""
-    width = shutil.get_terminal_size().columns - TOPIC if is_terminal(sys.stdout) else None
+    width = _room(sys.stdout, TOPIC)
     for topic, lines in topics.items():
         label = topic
         for text, style in lines:
-            for piece in _pieces(escape(text), width):
+            for piece in pieces(escape(text), width):
                 write_line(paint(f"{label:<{TOPIC}}", "dim") + (paint(piece, style) if style else piece))
                 label = ""
-
-
-def _pieces(text: str, width: int | None) -> list[str]:
-    if width is None or cells(text) <= width:
-        return [text]
-    indent = "  " if not text.startswith(" ") else " " * (len(text) - len(text.lstrip()) + 2)
-    return textwrap.wrap(text, max(width, 30), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def pairs(rows: Iterable[tuple[str, str]], indent: str = "") -> str:
@@ -118,22 +127,23 @@ def pairs(rows: Iterable[tuple[str, str]], indent: str = "") -> str:
     listed = [(escape(left), escape(right)) for left, right in rows]
     width = max((cells(left) for left, _ in listed), default=0)
     before = len(indent) + width + len(GAP)
-    room = shutil.get_terminal_size().columns - before if is_terminal(sys.stdout) else None
+    room = _room(sys.stdout, before)
     lines = []
     for left, right in listed:
-        first, *others = _pieces(right, room)
+        first, *others = pieces(right, room)
         lines.append(f"{indent}{_padded(left, width)}{GAP}{first}".rstrip())
         lines += [" " * before + one.lstrip() for one in others]
     return "".join(f"{line}\n" for line in lines)
 
 
 def paragraphs(text: str) -> str:
-    """A text whose paragraphs fill the lines of a terminal; those that are indented stay as they are."""
-    if not is_terminal(sys.stdout):
-        return text
-    width = shutil.get_terminal_size().columns
-    found = text.split("\n\n")
-    return "\n\n".join(one if "\n " in one or one[:1].isspace() else textwrap.fill(one, width) for one in found)
+    """A text that fits the lines of a terminal; what it shows of policies stays as it is."""
+    return filled(text, _room(sys.stdout))
+
+
+def examples(text: str) -> str:
+    """Commands with what each does, fitted to the width of a terminal."""
+    return laid_out(text, _room(sys.stdout))
 
 
 def _padded(text: str, width: int, right: bool = False) -> str:

@@ -131,9 +131,8 @@ def _others(policy: Policy, graph: Graph) -> list[OtherExplanation]:
 
 
 def _other_text(one: OtherExplanation) -> str:
-    lines = [terminal.paint(escape(f"{one.name}  {one.kind}"), "bold")]
-    lines += _aligned([(item.name, item.value, item.source) for item in one.properties])
-    return "\n".join(lines) + "\n"
+    lines = _aligned([(item.name, item.value, item.source) for item in one.properties])
+    return _under(f"{one.name}  {one.kind}", lines)
 
 
 def _chosen(weight: Weight, glob: str | None) -> bool:
@@ -248,7 +247,7 @@ def _why_not(weight: Weight, encoding: Encoding, size: int) -> str:
 
 def _text(one: Explanation) -> str:
     head = f"{one.name}  {'+'.join(one.kinds)} {one.shape[0]}x{one.shape[1]} {one.dtype}, {one.size_bytes:,} bytes"
-    lines = [terminal.paint(escape(head), "bold")]
+    lines = []
     if len(one.layers) > 1:
         lines.append(escape(f"    tied: {', '.join(one.layers)}"))
     rows = [(item.name, item.value, item.source) for item in one.properties]
@@ -259,7 +258,12 @@ def _text(one: Explanation) -> str:
         lines.append(escape(f"    -> kept: {one.kept}"))
     elif sum(item.survives for item in one.possibilities) > 1:
         lines.append("    -> the allocator chooses")
-    return "\n".join(lines) + "\n"
+    return _under(head, lines)
+
+
+def _under(head: str, lines: Sequence[str]) -> str:
+    """Lines under a head, which keep to a terminal's width."""
+    return "\n".join((terminal.paint(terminal.kept_to(escape(head)), "bold"), *map(terminal.kept_to, lines))) + "\n"
 
 
 def _possibility_cells(item: Possibility) -> tuple[str, ...]:

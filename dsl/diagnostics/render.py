@@ -2,25 +2,32 @@
 
 import json
 import shutil
+import textwrap
 from collections.abc import Sequence
 
 from qcc.dsl.diagnostics.diagnostic import Diagnostic, OutputFormat, Severity
-from qcc.dsl.diagnostics.excerpt import escape, excerpt
+from qcc.dsl.diagnostics.excerpt import cells, escape, excerpt
 from qcc.dsl.diagnostics.sarif import sarif
 from qcc.dsl.diagnostics.source import Span
 
 PRINTED_AT_MOST = 50
-
-
 LONGEST_MESSAGE = 400
+LEAST = 30
+"""Columns that a sentence gets in the narrowest terminal."""
 
 
 def render(
-    diagnostics: Sequence[Diagnostic], *, format: OutputFormat = "text", color: bool = False, width: int | None = None
+    diagnostics: Sequence[Diagnostic],
+    *,
+    format: OutputFormat = "text",
+    color: bool = False,
+    width: int | None = None,
+    fill: bool = False,
 ) -> str:
     """Diagnostics as text for people, JSON for tools, GitHub's annotations, or SARIF.
 
-    ``width`` is the terminal's, in columns; without it the terminal is asked.
+    ``width`` is the terminal's, in columns; without it the terminal is asked. With ``fill`` sentences keep to it,
+    as quoted lines always do.
     """
     if format == "json":
         return json.dumps([_json(one) for one in diagnostics], indent=2, ensure_ascii=False) + "\n"
@@ -29,7 +36,7 @@ def render(
     if format == "github":
         return "".join(_github(one) + "\n" for one in diagnostics)
     width = max(40, width or shutil.get_terminal_size((120, 24)).columns)
-    parts = [_text(one, width, color) for one in diagnostics[:PRINTED_AT_MOST]]
+    parts = [_text(one, width, color, width if fill else None) for one in diagnostics[:PRINTED_AT_MOST]]
     if len(diagnostics) > PRINTED_AT_MOST:
         parts.append(f"and {len(diagnostics) - PRINTED_AT_MOST} more\n")
     return "\n".join(parts)
@@ -38,9 +45,11 @@ def render(
 _COLORS = {Severity.ERROR: "\x1b[1;31m", Severity.WARNING: "\x1b[1;33m"}
 
 
-def _text(one: Diagnostic, width: int, color: bool) -> str:
+def _text(one: Diagnostic, width: int, color: bool, room: int | None) -> str:
     paint, frame, bold, plain = (_COLORS[one.severity], "\x1b[1;34m", "\x1b[1m", "\x1b[0m") if color else ("",) * 4
-    lines = [f"{paint}{one.severity}[{one.code}]{plain}{bold}: {_cut(escape(one.message))}{plain}"]
+    head = f"{one.severity}[{one.code}]"
+    message = _filled(one.message, len(head) + 2, room)
+    lines = [f"{paint}{head}{plain}{bold}: {message}{plain}"]
     gutter = ""
     if one.span is not None:
         number = str(one.span.line)
@@ -55,10 +64,19 @@ def _text(one: Diagnostic, width: int, color: bool) -> str:
         lines.append(f"{frame}{gutter} |{plain} {paint}{carets}{plain}")
     for label, text in (("note", one.note), ("help", one.help)):
         if text:
-            indent = "\n" + " " * len(f"{gutter} = {label}: ")
-            body = indent.join(_cut(escape(line)) for line in text.split("\n"))
+            before = len(f"{gutter} = {label}: ")
+            body = ("\n" + " " * before).join(_filled(line, before, room) for line in text.split("\n"))
             lines.append(f"{frame}{gutter} ={plain} {bold}{label}{plain}: {body}")
     return "\n".join(lines) + "\n"
+
+
+def _filled(text: str, before: int, room: int | None) -> str:
+    """A sentence that begins behind so many columns, and goes on under itself where there is no room."""
+    text = _cut(escape(text))
+    if room is None or cells(text) <= room - before:
+        return text
+    words = textwrap.wrap(text, max(room - before, LEAST), break_long_words=False, break_on_hyphens=False)
+    return ("\n" + " " * before).join(words)
 
 
 def _cut(text: str) -> str:

@@ -38,7 +38,7 @@ def edit_distance(left: str, right: str, limit: int) -> int:
 
 def did_you_mean(word: str, candidates: Iterable[str], place: Place = "") -> str | None:
     """A help line: what another tool's word means here, the nearest candidate, or else what there is to choose from."""
-    known = list(candidates)
+    known = list(dict.fromkeys(candidates))
     help = told(word, place)
     if help is not None:
         return help

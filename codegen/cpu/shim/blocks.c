@@ -127,8 +127,8 @@ static void *turn_all(Layer *layer, const Stored *stored, const int32_t *of, int
   const Spec *spec = layer->spec;
   const Family *family = spec->family;
   int64_t size = stored->size, whole = family->rounds;
-  layer->words = aligned_alloc(64, padded((size_t)(count * size) * (whole ? 1 : family->gemm ? 2 : 4) + 64));
-  if (whole) layer->scale = aligned_alloc(64, padded((size_t)(count * spec->high) * 4 + 64));
+  layer->words = keep((size_t)(count * size) * (whole ? 1 : family->gemm ? 2 : 4) + 64);
+  if (whole) layer->scale = keep((size_t)(count * spec->high) * 4 + 64);
   if (family->stepped) layer->less = aligned_alloc(64, padded((size_t)layer->n * 4));
   if (!layer->words || (whole && !layer->scale) || (family->stepped && !layer->less)) return status(FAIL, NO_MEMORY);
   if (layer->less) memset(layer->less, 0, (size_t)layer->n * 4);

@@ -17,7 +17,7 @@ static void *make_tiles(Layer *layer, int64_t outputs, int64_t inputs) {
   if (outputs < 1 || inputs < 8 || inputs % 8) return status(INVALID, "qcc: channels are a multiple of 8");
   layer->n = outputs, layer->k = inputs, layer->chunks = (inputs + CHUNK - 1) / CHUNK;
   size_t bytes = (size_t)((outputs + 31) / 32 * layer->chunks) * 2048;
-  if (!(layer->words = aligned_alloc(64, bytes))) return status(FAIL, "qcc: out of memory");
+  if (!(layer->words = keep(bytes))) return status(FAIL, "qcc: out of memory");
   memset(layer->words, 0, bytes);
   return NULL;
 }

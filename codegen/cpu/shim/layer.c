@@ -9,7 +9,7 @@ void free_layer(void *p) {
   Layer *layer = p;
   if (!layer) return;
   for (size_t i = 0; layer->vectors && layer->spec->operands[i]; i++) free(layer->vectors[i]);
-  free(layer->words), free(layer->scale), free(layer->offset), free(layer->vectors);
+  let_loose(layer->words), let_loose(layer->scale), let_loose(layer->offset), free(layer->vectors);
   free(layer->starts), free(layer->places), free(layer->less), free(layer);
 }
 
@@ -49,7 +49,7 @@ static void *make_room(Layer *layer, int64_t outputs, int64_t inputs, int64_t gr
     return status(INVALID, "qcc: inputs are a multiple of 32 and of the group");
   layer->groups = inputs / group, layer->strips = (outputs + STRIP - 1) / STRIP;
   size_t bytes = (size_t)(layer->strips * STRIP * layer->chunks * layer->spec->bits) * 4 + OVER;
-  layer->words = aligned_alloc(64, bytes);
+  layer->words = keep(bytes);
   if (!layer->words) return status(FAIL, NO_MEMORY);
   memset(layer->words, 0, bytes);
   return NULL;
@@ -121,8 +121,8 @@ static void *measure_parts(Layer *layer, const void *info) {
   void *bad = make_room(layer, outputs, k, spec->group ? spec->group : k ? k : 1);
   if (bad) return bad;
   size_t scales = (size_t)(layer->strips * STRIP * layer->groups), each = spec->family->halves ? 2 : 4;
-  layer->scale = aligned_alloc(64, padded(scales * each));
-  layer->offset = spec->symmetric ? NULL : aligned_alloc(64, padded(scales * 2));
+  layer->scale = keep(scales * each);
+  layer->offset = spec->symmetric ? NULL : keep(scales * 2);
   if (!layer->scale || (!spec->symmetric && !layer->offset)) return status(FAIL, NO_MEMORY);
   memset(layer->scale, 0, scales * each);
   if (layer->offset) memset(layer->offset, 0, scales * 2);

@@ -128,6 +128,10 @@ enum { STRIP = 64, CHUNK = 32, OVER = 1024 /* bytes that may be read behind the 
 
 static inline size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
+/* keep.c: memory for weights, aligned to 64 bytes; NULL where there is none */
+void *keep(size_t bytes);
+void let_loose(void *kept);
+
 /* layer.c; what gives a status gives NULL where all is well */
 void *find_scales(const Layer *layer, const void *info, size_t first, int64_t rows, Input *scale, Input *zero);
 float scale_of(const Layer *layer, const Input *scale, int64_t n, int64_t group);

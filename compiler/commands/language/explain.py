@@ -50,5 +50,5 @@ def _code(args: argparse.Namespace) -> int:
         one = page(args.subject)
         terminal.write_json({"code": one.code, "name": one.name, "text": text, "diagnostics": []})
     else:
-        terminal.write(text)
+        terminal.write(terminal.paragraphs(text))
     return 0
