@@ -8,7 +8,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 from qcc.codegen.cpu.apart import ApartTemplate
-from qcc.codegen.cpu.attend.template import ATTENDS, ATTENDS_CACHED
+from qcc.codegen.cpu.attend.template import ATTENDS, ATTENDS_CACHED, ATTENDS_DENSE
 from qcc.codegen.cpu.block_templates import BLOCKS
 from qcc.codegen.cpu.chain.template import CHAINS, POOLS
 from qcc.codegen.cpu.processors.processors import AMX, AVX2, DOTPROD, VNNI, CpuProcessor
@@ -294,7 +294,8 @@ FEW: tuple[CpuTemplate, ...] = (
     *BLOCKS,
 )
 MANY: tuple[CpuTemplate, ...] = (FloatTiles(), IntegerTiles(), CodeTiles(), WholeRows(), WholePairs())
-APART: tuple[ApartTemplate[Any], ...] = (CHAINS, POOLS, ATTENDS, ATTENDS_CACHED)  # of ops that are no products
+APART: tuple[ApartTemplate[Any], ...] = (CHAINS, POOLS, ATTENDS, ATTENDS_CACHED, ATTENDS_DENSE)
+"""Of ops that are no products."""
 
 
 def templates(product: KernelProduct, processor: CpuProcessor, activations: str) -> tuple[CpuTemplate, ...]:

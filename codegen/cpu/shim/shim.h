@@ -70,6 +70,15 @@ typedef struct {
   Kernel meet, floats;
 } CachedSpec;
 
+/* An attention over rows that are all given, in dense.c: its functions for many queries and for up to 16, with a bias for each key or
+ * none, and with one for each score. */
+typedef struct {
+  const char *name;
+  int64_t heads, kept, channels, width /* queries of a call */, room /* numbers that one needs */;
+  int masked, causal;
+  Kernel by_key[2], by_score[2];
+} DenseSpec;
+
 /* An op that is no product: what its file is told of it, and who tells of it what the runtime asks. */
 typedef struct { const void *spec; void (*serve)(const void *spec, Served *served); } Apart;
 
@@ -189,6 +198,9 @@ void serve_attend(const void *spec, Served *served);
 
 /* cached.c */
 void serve_cached(const void *spec, Served *served);
+
+/* dense.c */
+void serve_dense(const void *spec, Served *served);
 
 /* cpu.c */
 int usable(const char *const *needs);
