@@ -1,11 +1,14 @@
 """Turns are fair: each runner has as many, none is timed for another's work."""
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qcc.compiler.measure import timing
 from qcc.compiler.measure.timing import Turns, interleaved, paired, times_text
 
 SHORT_S, LONG_S = 0.001, 0.005
@@ -33,6 +36,26 @@ def test_times_are_those_of_a_run() -> None:
     )
     assert (seconds.min(axis=1) >= (SHORT_S, LONG_S)).all()
     assert np.median(seconds[0]) < np.median(seconds[1])
+
+
+def test_a_turn_begins_when_the_threads_of_the_last_one_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They work for some time after a run, by the processor time of the process, and each turn waits for that."""
+    clock = {"at": 0.0, "used": 0.0, "busy": 0.0}
+
+    def sleep(seconds: float) -> None:
+        worked = min(seconds, clock["busy"])
+        clock["at"] += seconds
+        clock["used"] += worked
+        clock["busy"] -= worked
+
+    def run() -> None:
+        assert clock["busy"] == 0
+        clock["at"] += SHORT_S
+        clock["busy"] = 0.036
+
+    fake = SimpleNamespace(sleep=sleep, process_time=lambda: clock["used"], perf_counter=lambda: clock["at"])
+    monkeypatch.setattr(timing, "time", fake)
+    np.testing.assert_allclose(interleaved([run], Turns(3, settle=True)), SHORT_S)
 
 
 def test_noise_is_not_slower() -> None:

@@ -3,25 +3,33 @@
     python -m benchmarks.attention.one_op [--threads N]
 
 Prints one row a shape: each op's time beside that of the ops that torch's exporter writes, in the same process and in
-turns, the median of 20. Heads share keys where there are rows of earlier runs (9 of 3 with 64 channels, as SmolLM2
-has), else each has its own (12 with 32, as MiniLM). A mask is added to scores.
+turns, the median of 20. The last is a kernel of ours, which takes no rows of earlier runs. Heads share keys where there
+are such (9 of 3 with 64 channels, as SmolLM2 has), else each has its own (12 with 32, as MiniLM). A mask is added to
+scores.
 """
 
 import argparse
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.parser
 
 from benchmarks.processes.timing import machine
+from qcc.codegen.cpu.library.build import build
+from qcc.codegen.cpu.processors.processors import native
+from qcc.compiler.runtime.register import register
 from qcc.ir.graph.ops import Array
+from qcc.ir.kernel.dense_op import DenseOp
 from qcc.ir.onnx.file.runtime import onnxruntime
 
 ROUNDS, SEED = 20, 0
 SHAPES = ((1, 32, 0), (1, 128, 0), (1, 512, 0), (16, 32, 0), (4, 128, 0))
 DECODING = ((1, 1, 64), (1, 1, 512), (1, 1, 2047), (4, 1, 512), (1, 64, 512), (2, 64, 512))
 SHARED, OWN = (9, 3, 64), (12, 12, 32)
+OURS = DenseOp(*OWN, masked=True)
 LOWEST = np.finfo(np.float32).min
 DOMAIN = "com.microsoft"
 
@@ -32,16 +40,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     threads = parser.parse_args().threads
     print(f"# {machine()}, {threads} thread{'s' if threads > 1 else ''}\n")
-    print("| batch, rows, earlier rows | exported | the runtime's own op | `Attention` |\n| --- | --- | --- | --- |")
-    for shape in (*SHAPES, *DECODING):
-        print(row(shape, threads), flush=True)
+    print("| batch, rows, earlier rows | exported | the runtime's own op | `Attention` | ours |\n|" + " --- |" * 5)
+    with tempfile.TemporaryDirectory() as folder:
+        library = build([OURS], (native(),), Path(folder) / "kernels.so")
+        for shape in (*SHAPES, *DECODING):
+            print(row(shape, threads, library), flush=True)
 
 
-def row(shape: tuple[int, int, int], threads: int) -> str:
+def row(shape: tuple[int, int, int], threads: int, library: Path) -> str:
     """One row of the table."""
     heads, feeds = SHARED if shape[2] else OWN, _feeds(shape)
-    bodies = (_exported(*heads), _own(*heads[:2]), _standard(*heads[:2]))
+    bodies = [_exported(*heads), _own(*heads[:2]), _standard(*heads[:2])]
     sessions = [_session(body, feeds, threads) for body in bodies]
+    if not shape[2]:
+        sessions.append(_session(_ours(), feeds, threads, library))
     times: list[list[float]] = [[] for _ in sessions]
     for turn in range(ROUNDS + 1):
         for session, found in zip(sessions, times, strict=True):
@@ -53,7 +65,8 @@ def row(shape: tuple[int, int, int], threads: int) -> str:
             found += [time.perf_counter() - start] if turn else []
     base = float(np.median(times[0]))
     shares = (f"{np.median(found) / base:.2f}x" if found else "refused" for found in times[1:])
-    return f"| {', '.join(map(str, shape))} | {1e6 * base:,.0f} us | {' | '.join(shares)} |"
+    row = f"| {', '.join(map(str, shape))} | {1e6 * base:,.0f} us | {' | '.join(shares)} |"
+    return row + " - |" * (len(sessions) == len(bodies))
 
 
 def _feeds(shape: tuple[int, int, int]) -> dict[str, Array]:
@@ -71,15 +84,23 @@ def _feeds(shape: tuple[int, int, int]) -> dict[str, Array]:
     return feeds
 
 
-def _session(body: str, feeds: dict[str, Array], threads: int) -> "onnxruntime.InferenceSession":
+def _session(
+    body: str, feeds: dict[str, Array], threads: int, library: Path | None = None
+) -> "onnxruntime.InferenceSession":
     types = {np.dtype(np.float32): "float", np.dtype(np.int32): "int32"}
     inputs = (f"{types[array.dtype]}[{', '.join('?' * array.ndim)}] {name}" for name, array in feeds.items())
-    head = '<ir_version: 11, opset_import: ["" : 23, "com.microsoft" : 1]>'
+    head = '<ir_version: 11, opset_import: ["" : 23, "com.microsoft" : 1, "qcc" : 1]>'
     outputs = "float y, float ak, float av" if "pk" in feeds else "float y"
     model = onnx.parser.parse_model(f"{head}\ng ({', '.join(inputs)}) => ({outputs}) {{\n{body}\n}}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
+    if library is not None:
+        register(options, str(library))
     return onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+
+def _ours() -> str:
+    return f"y = qcc.{OURS.name} <scale = {OURS.attributes['scale']}> (q, k, v, mask)"
 
 
 def _standard(heads: int, shared: int) -> str:

@@ -122,7 +122,7 @@ def main() -> None:
         for codes, op in zip(asked.codes, ops[2:], strict=True):
             runs[f"kernel, {codes}"] = ours(op, asked.earlier, asked.new, library)
             runs[f"body, {codes}"] = ours(op, asked.earlier, asked.new, None)
-        seconds = interleaved(list(runs.values()), Turns(asked.rounds, 0.002, warm=True, settle_s=0, own=True))
+        seconds = interleaved(list(runs.values()), Turns(asked.rounds, 0.002, warm=True, own=True))
     for name, taken, ratio in zip(runs, np.median(seconds, -1), np.median(seconds / seconds[:1], -1), strict=True):
         print(f"{name:40} {taken * 1e6:9.0f} us {ratio:.3f}x", flush=True)
 

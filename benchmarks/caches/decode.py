@@ -70,7 +70,7 @@ def main() -> None:
     for context in (1, *LINE, *map(int, asked.contexts.split(","))):
         feeds = step_feeds(graph, context)
         runs = [partial(one.run, one.coded(feeds)) for one in sessions]
-        seconds = interleaved(runs, Turns(asked.rounds, 0.002, warm=True, settle_s=0, own=True))
+        seconds = interleaved(runs, Turns(asked.rounds, 0.002, warm=True, own=True))
         known[context] = list(np.median(seconds, -1))
         ratios = np.median(seconds / seconds[:1], -1)
         for at, (name, ratio) in enumerate(zip(names, ratios, strict=True)):

@@ -30,7 +30,7 @@ from qcc.compiler.measure.timing import Turns, interleaved, paired
 
 RIVALS = {**RUNTIMES, "ctranslate2 int8": ctranslate2_int8}
 FLOAT = "onnxruntime float"
-TURN_S, SETTLE_S = 0.02, 0.01
+TURN_S = 0.02
 JUDGED = 200  # samples
 
 
@@ -113,7 +113,7 @@ def _report(
     for batch, fed in inputs.items():
         bound = [partial(run, fed) for run in runs.values()]
         if threads > 1:
-            taken = interleaved(bound, Turns(rounds, TURN_S, warm=True, settle_s=SETTLE_S))
+            taken = interleaved(bound, Turns(rounds, TURN_S, warm=True, settle=True))
         else:
             taken = _own_seconds(bound, rounds)
         seconds = dict(zip(runs, taken, strict=True))

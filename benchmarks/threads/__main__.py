@@ -40,7 +40,7 @@ from qcc.ir.kernel.loadable import loadable
 
 SPIN = "session.intra_op.allow_spinning"
 TASKS = Path("/proc/self/task")
-TURN_S, SETTLE_S = 0.02, 0.01
+TURN_S = 0.02
 PATH_RUNS = 10
 OPS = 12  # kinds that are listed
 Opened = tuple[Path, int | None]
@@ -79,7 +79,7 @@ def report(models: Sequence[Opened], threads: Sequence[int], inputs: Mapping[str
     alone: dict[Opened, tuple[float, float]] = {}
     for count in threads:
         sessions = [Session(model, threads=count, awake_us=awake) for model, awake in models]
-        turns = Turns(rounds, TURN_S, warm=True, settle_s=SETTLE_S)
+        turns = Turns(rounds, TURN_S, warm=True, settle=True)
         seconds = interleaved([partial(session.run, inputs) for session in sessions], turns)
         del sessions
         for opened, own in zip(models, seconds, strict=True):

@@ -23,7 +23,7 @@ from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.graph.ops import Value
 from qcc.ir.open_file import is_program
 
-TURN_S, SETTLE_S = 0.01, 0.01
+TURN_S = 0.01
 NEEDS_DATA = "`--data` gives inputs that the model accepts; `--dim` and `--sequence` set the sizes of generated ones"
 
 Run = tuple[Path, bool]  # a model, and whether it has its library
@@ -166,7 +166,7 @@ def _opened(runs: Sequence[Run], threads: int) -> list[Session]:
 def _timed(
     sessions: Sequence[Session], given: Batch, rounds: int, threads: int, tick: Callable[[int, int, str], None]
 ) -> np.ndarray:
-    turns = Turns(rounds, TURN_S, warm=True, settle_s=SETTLE_S if threads > 1 else 0, own=threads == 1)
+    turns = Turns(rounds, TURN_S, warm=True, settle=threads > 1, own=threads == 1)
     return interleaved(
         [partial(one.run, one.coded(given)) for one in sessions], turns, lambda done, total: tick(done, total, "")
     )

@@ -36,7 +36,7 @@ from qcc.passes.rounding.nearest import Nearest
 
 OPSET = 21
 TURNS = Turns(rounds=15, turn_s=0.002, warm=True, own=True)
-ON_THREADS = Turns(rounds=25, turn_s=0.002, warm=True, settle_s=0.005)
+ON_THREADS = Turns(rounds=25, turn_s=0.002, warm=True, settle=True)
 FLOAT = "float"
 LARGE = Magnitudes.of(np.array([4], np.float32))  # numbers of a normal distribution hardly are
 

@@ -19,7 +19,7 @@ from qcc.compiler.runtime.session import Session
 
 FEWEST, MOST = 5, 15
 ABOUT_S = 4.0  # of timing, for each number of threads
-TURN_S, SETTLE_S = 0.002, 0.01
+TURN_S = 0.002
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def race(entrants: Sequence[Entrant], data: Samples, threads: int | None) -> Rac
         run()
     rounds = int(ABOUT_S / 2 / (time.perf_counter() - start))  # each turn is a run to warm up and one that counts
     alone = threads == 1
-    turns = Turns(min(max(rounds, FEWEST), MOST), TURN_S, warm=True, settle_s=0 if alone else SETTLE_S, own=alone)
+    turns = Turns(min(max(rounds, FEWEST), MOST), TURN_S, warm=True, settle=not alone, own=alone)
     return Race(threads, interleaved(runs, turns), tuple(starts), fed[-1])
 
 

@@ -16,6 +16,11 @@ NOTICEABLE = 1.02
 """Two runs of one model differ by as much, by where their memory lies."""
 NORMAL_99 = 2.58
 SLOWER = "(slower)"
+LOOK_S, LOOKS = 0.002, 250  # between looks at whether threads work, and at most so many
+ASLEEP, QUIET = (
+    0.1,
+    2,
+)  # of a core: less is no thread that spins; in so many looks, since one may have waited for a core
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Turns:
         rounds: each runner has one turn in each, in random order.
         turn_s: a turn goes on for at least so long, and gives the mean of its runs; 0 for one run.
         warm: a turn begins with a run that is not timed, which brings weights and code back into the caches.
-        settle_s: between turns nothing is done for so long, so that the threads of the last one fall asleep.
+        settle: between turns nothing is done until the threads of the last one are asleep; for runs of several threads.
         own: only the time that the processor spends on the calling thread counts, which leaves out what else a busy
             machine does; for runs that use no other thread.
     """
@@ -34,7 +39,7 @@ class Turns:
     rounds: int = 15
     turn_s: float = 0.0
     warm: bool = False
-    settle_s: float = 0.0
+    settle: bool = False
     own: bool = False
 
 
@@ -100,8 +105,8 @@ def interleaved(
 
 
 def _turn(run: Callable[[], object], turns: Turns) -> float:
-    if turns.settle_s:
-        time.sleep(turns.settle_s)
+    if turns.settle:
+        _settle()
     if turns.warm:
         run()
     clock = time.thread_time if turns.own else time.perf_counter
@@ -112,6 +117,20 @@ def _turn(run: Callable[[], object], turns: Turns) -> float:
         taken = clock() - start
         if taken >= turns.turn_s:
             return taken / count
+
+
+def _settle() -> None:
+    """Wait until no thread of this process works.
+
+    ONNX Runtime's spin for some 36 ms after a run, in wait of another, and take cores from who has its turn next.
+    """
+    quiet = 0
+    for _ in range(LOOKS):
+        before = time.process_time()
+        time.sleep(LOOK_S)
+        quiet = quiet + 1 if time.process_time() - before < LOOK_S * ASLEEP else 0
+        if quiet == QUIET:
+            return
 
 
 def race(one: Runner, other: Runner, feeds: Feeds) -> float:

@@ -22,7 +22,7 @@ class Fuse(Rewrite):
     projections make them; a rotary embedding becomes the standard's own, and the op puts rows of earlier runs in front.
     It is refused where weights are read elsewhere, scores are bounded or have sinks, something else than float32 is
     computed, and where one op is all of it already. The model gets opset 23 then, which the report tells, and is left
-    as it is where it cannot be raised.
+    as it is where it cannot be raised. Under `target cpu` one without rows of earlier runs is computed by a kernel.
 
     Source: the definition of the op, ONNX 1.18, operators of opset 23.
     """

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from qcc.codegen.cpu.apart import ApartTemplate
+from qcc.codegen.cpu.attend.sizes import sizes_of
 from qcc.codegen.cpu.processors.processors import AVX2, AVX512, CpuProcessor
 from qcc.ir.kernel.attend_op import AttendOp
 from qcc.ir.kernel.cached_op import CachedOp, RowCode
+from qcc.ir.kernel.dense_op import DenseOp
 
 Expr = object  # of TVM, which carries no types
 WIDE = 64  # keys, or channels, that are worked on together
@@ -81,7 +83,38 @@ class AttendsCached(ApartTemplate[CachedOp]):
         return op.heads, op.kept_heads, op.channels, together(op), int(op.first), *codes, *functions
 
 
-ATTENDS, ATTENDS_CACHED = Attends(), AttendsCached()
+class AttendsDense(ApartTemplate[DenseOp]):
+    """In float32, with sixteen queries in the lanes of a vector."""
+
+    name: ClassVar[str] = "attention in float32"
+    kind: ClassVar[type] = DenseOp
+    row: ClassVar[str] = "DenseSpec"
+    serve: ClassVar[str] = "serve_dense"
+
+    def makes(self, op: DenseOp, processor: CpuProcessor) -> bool:
+        """Heads of whole vectors."""
+        return processor.has(*AVX2) and op.channels % LANES == 0 and 0 < op.channels <= MOST_CHANNELS
+
+    def names(self, op: DenseOp, processor: CpuProcessor) -> tuple[str, ...]:
+        """See `sizes_of`."""
+        return tuple(one.name if one else "" for one in sizes_of(op, processor.has(*AVX512)))
+
+    def make(self, op: DenseOp, processor: CpuProcessor, prefix: str) -> dict[str, Expr]:
+        """See `ApartTemplate.make`."""
+        from qcc.codegen.cpu.attend.dense import meet
+
+        found = sizes_of(op, processor.has(*AVX512))
+        return {prefix + one.name: meet(prefix + one.name, one) for one in found if one}
+
+    def fields(self, op: DenseOp, processor: CpuProcessor, functions: Sequence[str]) -> tuple[object, ...]:
+        """See `ApartTemplate.fields`."""
+        many = next(one for one in sizes_of(op, processor.has(*AVX512)) if one)
+        pairs = (f"{{{', '.join(functions[at : at + 2])}}}" for at in (0, 2))
+        sizes = op.heads, op.kept_heads, op.channels, many.width, many.room
+        return *sizes, int(op.masked), int(op.causal), *pairs
+
+
+ATTENDS, ATTENDS_CACHED, ATTENDS_DENSE = Attends(), AttendsCached(), AttendsDense()
 
 
 def together(op: CachedOp) -> int:

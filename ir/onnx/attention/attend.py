@@ -14,6 +14,7 @@ from onnx_ir.passes import common
 from qcc.ir.kernel.attend_op import AttendOp
 from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.onnx.attention.cached.write import cached_ops
+from qcc.ir.onnx.attention.dense import write_dense
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 from qcc.ir.onnx.graph.edit import OnnxEditor
 
@@ -28,14 +29,14 @@ def name_borders(editor: OnnxEditor, name: str, op: AttendOp, given: Sequence[ir
 
 
 def write_attends(model: ir.Model, serves: Callable[[KernelOp], bool]) -> tuple[KernelOp, ...]:
-    """Put ops in the place of attentions over kept blocks; those over caches are ops already.
+    """Put ops in the place of attentions over kept blocks, and of the standard's; those over caches are ops already.
 
     Args:
         model: is edited.
         serves: there is a kernel for an op.
 
     Returns:
-        The op of each attention of both kinds.
+        The op of each attention of all kinds.
     """
     values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
     found: list[KernelOp] = []
@@ -50,7 +51,7 @@ def write_attends(model: ir.Model, serves: Callable[[KernelOp], bool]) -> tuple[
             found.append(region.op)
     if found:
         common.RemoveUnusedNodesPass()(model)
-    return (*found, *filter(serves, cached_ops(model)))
+    return (*found, *write_dense(model, serves), *filter(serves, cached_ops(model)))
 
 
 @dataclass(frozen=True)
