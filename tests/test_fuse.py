@@ -94,6 +94,13 @@ def test_one_op_computes_the_same(tmp_path: Path, name: str) -> None:
     assert "softmax" not in [op.function for op in after.ops()]
 
 
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_queries_and_keys_share_their_tables(tmp_path: Path, layout: str) -> None:
+    """As do all attentions of as many rows: a node for each would take longer than a token's attention."""
+    turning = [op.inputs[1:] for op in fused(tmp_path, models.turned(layout)).ops() if "Rotary" in op.function]
+    assert len(turning) == 2 and turning[0] == turning[1]
+
+
 def test_hidden_columns_stay_hidden(tmp_path: Path) -> None:
     """A mask of padding is read at each run."""
     mask = np.ones((BATCH, ROWS + 3), np.int64)

@@ -11,6 +11,7 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
 from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import BF16, CHUNK, Leaf, LinearOp, Tile, stored_name
+from qcc.ir.kernel.sequence_op import SequenceOp
 
 Expr = object  # of TVM, which carries no types
 FLOATS = "fp32 multiply-add"
@@ -57,6 +58,13 @@ class KernelProduct:
         """Scales are read as float16: those of groups that are stored so, where there is an instruction for it."""
         held, whole = self.encoding, self.channel or self.tile is not None
         return isinstance(held, Blocked) and not whole and held.scale == HALF and processor.widens_halves
+
+
+def linear_ops(op: KernelOp) -> tuple[LinearOp, ...]:
+    """The ops that a library has rows of its table for, for an op: that itself, or those that it is a sequence of."""
+    if isinstance(op, SequenceOp):
+        return op.members
+    return (op,) if isinstance(op, LinearOp) else ()
 
 
 def product_of(op: LinearOp) -> KernelProduct:

@@ -54,7 +54,7 @@ class Cpu(OnnxRuntime):
         """See `Target.templates`."""
         from qcc.codegen.cpu import templates
 
-        return (*templates.FEW, *templates.MANY, *templates.APART)
+        return (*templates.FEW, *templates.MANY, templates.Behind(), *templates.APART)
 
     def native(self) -> CpuProcessor:
         """See `Target.native`; it has this machine's caches."""

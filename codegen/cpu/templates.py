@@ -12,7 +12,10 @@ from qcc.codegen.cpu.attend.template import ATTENDS, ATTENDS_CACHED, ATTENDS_DEN
 from qcc.codegen.cpu.block_templates import BLOCKS
 from qcc.codegen.cpu.chain.template import CHAINS, POOLS
 from qcc.codegen.cpu.processors.processors import AMX, AVX2, DOTPROD, VNNI, CpuProcessor
-from qcc.codegen.cpu.product import ONE, CpuTemplate, Expr, KernelProduct
+from qcc.codegen.cpu.product import ONE, CpuTemplate, Expr, KernelProduct, product_of
+from qcc.codegen.target.target import Arithmetic, Template
+from qcc.ir.kernel.kernel_op import KernelOp
+from qcc.ir.kernel.sequence_op import SequenceOp
 
 FOUR = "four"
 ROWS = {ONE: 1, FOUR: 4}
@@ -301,3 +304,15 @@ def templates(product: KernelProduct, processor: CpuProcessor, activations: str)
     """
     found = (next((one for one in all_ if one.takes(product, processor, activations)), None) for all_ in (FEW, MANY))
     return tuple(one for one in found if one is not None)
+
+
+class Behind(Template[CpuProcessor]):
+    """Two products behind each other, by the templates of both."""
+
+    name: ClassVar[str] = "products behind each other"
+
+    def serves(self, op: KernelOp, processor: CpuProcessor, activations: Arithmetic) -> bool:
+        """See `Template.serves`."""
+        if not isinstance(op, SequenceOp):
+            return False
+        return all(templates(product_of(one), processor, activations) for one in op.members)

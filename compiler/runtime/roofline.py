@@ -19,6 +19,7 @@ from qcc.ir.encoding.packing import UNIT
 from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.kernel_op import parse_kernel
 from qcc.ir.kernel.op import LinearOp, OpError
+from qcc.ir.kernel.sequence_op import SequenceOp
 
 FLOATS, INT8 = "fp32 multiply-add", "int8"
 ROUNDING = "rounding to int8"
@@ -85,24 +86,27 @@ def terms(node: Node, place: Surroundings) -> Mapping[str, float]:
     values = [one.bytes for one in (*node.inputs, *node.outputs) if not one.constant]
     if node.op in MOVES:
         fixed = min(fixed, sum(one.bytes for one in node.outputs))  # a table is not read whole
-    work = work_of(node)
+    works = work_of(node)
     weights_s = fixed / bandwidth(place.weight_bytes, place)
     moved_s = weights_s + sum(one / bandwidth(one, place) for one in values)
     found = {REORDER if node.op in MOVES else BYTES: moved_s / place.threads, LAUNCH: place.launch_s}
-    peak = place.ceilings.rate(work.ceiling) or place.ceilings.best(work.ceiling)
-    if peak:
-        found[ARITHMETIC] = work.operations / peak / place.threads
+    peaks = [place.ceilings.rate(work.ceiling) or place.ceilings.best(work.ceiling) for work in works]
+    each = [work.operations / peak for work, peak in zip(works, peaks, strict=True) if peak]
+    if each:
+        found[ARITHMETIC] = sum(each) / place.threads
     if rounding := place.ceilings.rate(ROUNDING):
-        found[PACKING] = work.rounded / rounding / place.threads
+        found[PACKING] = sum(work.rounded for work in works) / rounding / place.threads
     return found
 
 
-def work_of(node: Node) -> Work:
-    """What a node computes; values that are merely added or scaled count one operation each."""
-    counted = _kernel if node.ours else _COUNTED.get(node.op)
+def work_of(node: Node) -> tuple[Work, ...]:
+    """What a node computes, one after another; values that are merely added or scaled count one operation each."""
+    if node.ours and node.inputs and node.outputs:
+        return _kernel(node)
+    counted = _COUNTED.get(node.op)
     if counted is not None and node.inputs and node.outputs:
-        return counted(node)
-    return Work() if node.op in MOVES else Work(sum(one.size for one in node.outputs))
+        return (counted(node),)
+    return (Work() if node.op in MOVES else Work(sum(one.size for one in node.outputs)),)
 
 
 def bandwidth(size: float, place: Surroundings) -> float:
@@ -114,23 +118,32 @@ def bandwidth(size: float, place: Surroundings) -> float:
     return place.ceilings.rate(f"reading {MEMORY}") or float("inf")
 
 
-def _kernel(node: Node) -> Work:
+def _kernel(node: Node) -> tuple[Work, ...]:
     """A kernel of ours, by the template that this machine takes."""
     try:
         op = parse_kernel(node.op)
     except OpError:
-        return Work()
-    if isinstance(op, ChainOp):
-        return Work(2.0 * node.outputs[0].size * _filter(op, node), INT8)
-    if not isinstance(op, LinearOp):
-        return Work()  # how much an attention does hangs on what it is fed
+        return (Work(),)
     read, given = node.inputs[0], node.outputs[0]
+    if isinstance(op, ChainOp):
+        return (Work(2.0 * given.size * _filter(op, node), INT8),)
+    if isinstance(op, SequenceOp):
+        inner, between = read.shape[-1], _weight_rows(node)
+        rows = read.size / max(inner, 1)
+        return _linear(op.first, rows, inner, rows * between), _linear(op.second, rows, between, given.size)
+    if not isinstance(op, LinearOp):
+        return (Work(),)  # how much an attention does hangs on what it is fed
     axis = 1 if op.pointwise else -1
     inner, rows = read.shape[axis], read.size / max(read.shape[axis], 1)
+    results = sum(one.size for one in node.outputs[: len(op.members)])
+    return (_linear(op, rows, inner, results * _kept(op, node, given.shape[axis] * inner)),)
+
+
+def _linear(op: LinearOp, rows: float, inner: int, results: float) -> Work:
+    """Rows of so many values that are multiplied to so many results, or each of a gate and what it gates."""
     bound = _bound(op, int(rows)) or KernelBound(FLOATS, False)
-    kept = _kept(op, node, given.shape[axis] * inner)
-    results = sum(one.size for one in node.outputs[: len(op.members)]) * (2 if op.chained else 1)
-    return Work(2.0 * results * inner * kept, bound.ceiling, read.size if bound.rounds else 0)
+    products = results * (2 if op.chained else 1) * inner
+    return Work(2.0 * products, bound.ceiling, rows * inner if bound.rounds else 0)
 
 
 def _filter(op: ChainOp, node: Node) -> float:
@@ -144,12 +157,16 @@ def _bound(op: LinearOp, rows: int) -> KernelBound | None:
     return next((found for one in targets().values() if (found := one.bound(op, rows)) is not None), None)
 
 
+def _weight_rows(node: Node) -> int:
+    """The outputs, or the tiles, of the first weight."""
+    return next(one.shape[0] for one in node.inputs if one.constant)
+
+
 def _kept(op: LinearOp, node: Node, weights: int) -> float:
     """The share of a weight's tiles that is stored, where they are stored alone."""
     if op.tile is None:
         return 1.0
-    rows = next(one.shape[0] for one in node.inputs if one.constant)
-    return min(rows * prod(op.tile) / max(weights, 1), 1.0)
+    return min(_weight_rows(node) * prod(op.tile) / max(weights, 1), 1.0)
 
 
 def _product(node: Node) -> Work:

@@ -316,8 +316,8 @@ class Graph(ABC):
             Refused: the form cannot hold this weight.
         """
 
-    def join_products(self) -> Sequence[tuple[LinearOp, tuple[LinearOp, ...]]]:
-        """Make kernel ops that read one value one op; what each node made calls, and what it stands for."""
+    def join_products(self) -> Sequence[tuple[KernelOp, tuple[LinearOp, ...]]]:
+        """Make one op of kernel ops that read one value, or each other; what each node made calls and stands for."""
         return ()
 
     def chain(self, serves: Callable[[KernelOp], bool]) -> tuple[KernelOp, ...]:

@@ -252,8 +252,12 @@ class LinearOp(LibraryOp):
     def constants(self) -> Mapping[str, np.ndarray]:
         """See `LibraryOp.constants`: the weight, and the vectors of the steps."""
         outputs = JOINED_ROWS if self.beside else 1 if self.tile is None else self.tile[0]
+        return self.ones(outputs, self.group or CHUNK)
+
+    def ones(self, outputs: int, inputs: int) -> Mapping[str, np.ndarray]:
+        """The same of so many outputs and inputs; of tiles there is one in any case."""
         if self.tile is None:
-            parts = dict(self.encoding.parts((outputs, self.group or CHUNK)))
+            parts = dict(self.encoding.parts((outputs, inputs)))
         else:
             inner = self.encoding.parts((1, self.tile[0] * self.tile[1]))
             parts = {**inside(inner, TILES.rstrip(".")), NUMBER: numbers_below(2, (1, 1))}

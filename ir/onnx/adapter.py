@@ -49,7 +49,7 @@ from qcc.ir.onnx.attention.attend import write_attends
 from qcc.ir.onnx.attention.store import check_stored, store_caches
 from qcc.ir.onnx.attention.write import check_attention, write_attention
 from qcc.ir.onnx.chain.write import write_chains
-from qcc.ir.onnx.emit.join import join_products
+from qcc.ir.onnx.emit.follow import put_together
 from qcc.ir.onnx.emit.spill import Spill
 from qcc.ir.onnx.emit.tabled import tabled_opset, write_tabled
 from qcc.ir.onnx.emit.write import write
@@ -277,8 +277,8 @@ class OnnxGraph(Graph):
             self._spill.take(self.model.graph)
         return ops
 
-    def join_products(self) -> Sequence[tuple[LinearOp, tuple[LinearOp, ...]]]:
-        return join_products(self.model)
+    def join_products(self) -> Sequence[tuple[KernelOp, tuple[LinearOp, ...]]]:
+        return put_together(self.model)
 
     def chain(self, serves: Callable[[KernelOp], bool]) -> tuple[KernelOp, ...]:
         self._keep_names()

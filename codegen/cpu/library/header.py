@@ -1,6 +1,6 @@
 """The tables of the shim, in C: for each target what its code needs, and each op's functions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -11,11 +11,12 @@ from qcc.codegen.cpu.library.spec import (
     functions_of,
     norm,
     products,
+    sequences,
     served,
     step_chains,
 )
 from qcc.codegen.cpu.processors.processors import CpuProcessor
-from qcc.codegen.cpu.product import product_of
+from qcc.codegen.cpu.product import linear_ops, product_of
 from qcc.codegen.cpu.templates import templates
 from qcc.codegen.target.target import Arithmetic
 from qcc.codegen.tir.codes import codes_of
@@ -23,6 +24,7 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import TableGrid
 from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import KEEP, Leaf, LinearOp, step_inputs
+from qcc.ir.kernel.sequence_op import SequenceOp
 
 
 def prefix(index: int) -> str:
@@ -32,11 +34,13 @@ def prefix(index: int) -> str:
 
 def header(ops: Sequence[KernelOp], targets: Sequence[CpuProcessor], activations: Arithmetic) -> str:
     """Write ``kernels.h``; the types are those of ``shim.h``."""
-    lines = [f"enum {{ QCC_OPS = {len(ops)} }};"]
+    every = {*ops, *(one for op in ops for one in linear_ops(op))}
+    lines = [f"enum {{ QCC_OPS = {len(every)} }};"]
     for index, target in enumerate(targets):
         lines += _target(ops, target, activations, prefix(index))
     entries = ", ".join(
         f"{{{prefix(index)}needs, {prefix(index)}specs, {len(served(ops, target, activations))}, "
+        f"{prefix(index)}sequences, {len(sequences(ops, target, activations))}, "
         f"{prefix(index)}apart, {len(apart(ops, target, activations))}}}"
         for index, target in enumerate(targets)
     )
@@ -67,6 +71,7 @@ def _target(given: Sequence[KernelOp], target: CpuProcessor, activations: Arithm
         lines.append(f"static const Member {start}parts{at}[] = {{{members}}};")
     specs = (_spec(one, start, f"{start}parts{at}") for at, one in enumerate(ops))
     lines += [f"static const Spec {start}specs[] = {{", *specs, "  {0}};"]
+    lines += _sequences(sequences(given, target, activations), ops, start)
     for at, (op, maker) in enumerate(others):
         called = [_symbol(start + name) if name else "NULL" for name in maker.names(op, target)]
         row = ", ".join(map(str, (f'"{op.name}"', *maker.fields(op, target, called))))
@@ -108,6 +113,13 @@ def _spec(op: LinearOp, start: str, parts: str) -> str:
         f"&{start}{product_of(op).name}", int(op.pointwise), *(op.tile or (0, 0)),
     ]  # fmt: skip
     return f"  {{{', '.join(map(str, fields))}}},"
+
+
+def _sequences(found: Iterable[SequenceOp], ops: Sequence[LinearOp], start: str) -> list[str]:
+    """Each by the rows of both products."""
+    places = {one: f"{start}specs + {at}" for at, one in enumerate(ops)}
+    rows = (f'  {{"{op.name}", {places[op.first]}, {places[op.second]}}},' for op in found)
+    return [f"static const Sequence {start}sequences[] = {{", *rows, "  {0}};"]
 
 
 def _number(number: float) -> str:

@@ -1,15 +1,16 @@
 """What an op asks of a library for a processor: which functions, by name."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from qcc.codegen.cpu.apart import ApartTemplate
 from qcc.codegen.cpu.processors.processors import CpuProcessor
-from qcc.codegen.cpu.product import CpuTemplate, KernelProduct, product_of
+from qcc.codegen.cpu.product import CpuTemplate, KernelProduct, linear_ops, product_of
 from qcc.codegen.cpu.templates import APART, templates
 from qcc.codegen.target.target import Arithmetic
 from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import KEEP, STEPS, LinearOp
+from qcc.ir.kernel.sequence_op import SequenceOp
 
 
 def products(ops: Iterable[LinearOp]) -> list[KernelProduct]:
@@ -29,8 +30,16 @@ def functions_of(
 
 
 def served(ops: Iterable[KernelOp], processor: CpuProcessor, activations: str) -> list[LinearOp]:
-    """The products that there are templates for."""
-    return [op for op in ops if isinstance(op, LinearOp) and templates(product_of(op), processor, activations)]
+    """The products that there are templates for, those of sequences among them."""
+    every = {one for op in ops for one in linear_ops(op)}
+    found = (op for op in every if templates(product_of(op), processor, activations))
+    return sorted(found, key=lambda op: op.name)
+
+
+def sequences(ops: Collection[KernelOp], processor: CpuProcessor, activations: str) -> list[SequenceOp]:
+    """Those whose products there are templates for."""
+    have = {*served(ops, processor, activations)}
+    return [op for op in ops if isinstance(op, SequenceOp) and have.issuperset(op.members)]
 
 
 def apart(

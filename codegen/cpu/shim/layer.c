@@ -57,7 +57,7 @@ static void *make_room(Layer *layer, int64_t outputs, int64_t inputs, int64_t gr
 
 static void *fill_floats(Layer *layer, const void *info) {
   Input input;
-  void *bad = constant(info, 1, &input);
+  void *bad = constant(info, layer->begin, &input);
   if (bad) return bad;
   if (input.type != BFLOAT16 || input.rank != 2) return status(INVALID, "qcc: the weight is a matrix of bfloat16");
   if ((bad = make_room(layer, input.dims[0], input.dims[1], input.dims[1] ? input.dims[1] : 1))) return bad;
@@ -108,7 +108,7 @@ static void *measure_parts(Layer *layer, const void *info) {
   planes_of(spec->bits, widths);
   for (int part = 0; part < spec->count; part++) {
     Input input;
-    void *bad = constant(info, 1 + (size_t)(part * weight_inputs(spec)), &input);
+    void *bad = constant(info, layer->begin + (size_t)(part * weight_inputs(spec)), &input);
     if (bad) return bad;
     if (input.type != UINT8 || input.rank != 2) return status(INVALID, "qcc: a plane is a matrix of uint8");
     int64_t inputs = input.dims[1] * 8 / widths[0];
@@ -132,7 +132,7 @@ static void *measure_parts(Layer *layer, const void *info) {
 static void *fill_part(Layer *layer, const void *info, int part) {
   const Spec *spec = layer->spec;
   int widths[4], count = planes_of(spec->bits, widths);
-  size_t begin = 1 + (size_t)(part * weight_inputs(spec));
+  size_t begin = layer->begin + (size_t)(part * weight_inputs(spec));
   Input input, scale, zero;
   void *bad;
   for (int p = 0, first = 0; p < count; first += widths[p++]) {
@@ -161,7 +161,7 @@ static void *fill_codes(Layer *layer, const void *info) {
 static void *fill_step(Layer *layer, const void *info) {
   Input input;
   if (!layer->spec->fixed) return NULL;
-  void *bad = constant(info, (size_t)weight_inputs(layer->spec), &input);
+  void *bad = constant(info, layer->begin + (size_t)weight_inputs(layer->spec) - 1, &input);
   if (bad) return bad;
   if (input.type != FLOAT || input.rank) return status(INVALID, "qcc: the step of the activations is one float32");
   if (layer->k > LONGEST) return status(INVALID, "qcc: the layer has too many inputs to add up as integers");
@@ -173,7 +173,7 @@ static void *fill_step(Layer *layer, const void *info) {
 static void *fill_vectors(Layer *layer, const void *info) {
   const char *operands = layer->spec->operands;
   const Spec *spec = layer->spec;
-  size_t count = strlen(operands), next = 1 + (size_t)(weight_inputs(spec) * spec->count);
+  size_t count = strlen(operands), next = layer->begin + (size_t)(weight_inputs(spec) * spec->count);
   if (!(layer->vectors = calloc(count + 1, sizeof(float *)))) return status(FAIL, NO_MEMORY);
   for (int i = 0, part = 0, end = spec->parts->operands; i < (int)count; i++) {
     Input input;
@@ -191,15 +191,19 @@ static void *fill_vectors(Layer *layer, const void *info) {
   return ORT(FLOAT_ATTRIBUTE, const void *, const char *, float *)(info, "epsilon", &layer->epsilon);
 }
 
-void *make_layer(const Spec *spec, const void *info, Layer **made) {
+size_t inputs_of(const Spec *spec) {
+  return (size_t)(weight_inputs(spec) * spec->count - spec->woven) + strlen(spec->operands);
+}
+
+void *make_layer(const Spec *spec, const void *info, size_t begin, Layer **made) {
   Layer *layer = calloc(1, sizeof *layer);
   if (!layer) return status(FAIL, NO_MEMORY);
-  layer->spec = spec;
+  layer->spec = spec, layer->begin = begin;
   void *bad = spec->pointwise ? fill_filters(layer, info) : spec->high ? fill_tiles(layer, info) : spec->bits == 16 ? fill_floats(layer, info) : fill_codes(layer, info);
   if (spec->count == 1) layer->sizes[0] = layer->n;
   if (!bad) bad = fill_step(layer, info);
   if (!bad) bad = fill_vectors(layer, info);
-  if (!bad) bad = let_go(info, 1, (size_t)(weight_inputs(spec) * spec->count));
+  if (!bad) bad = let_go(info, begin, (size_t)(weight_inputs(spec) * spec->count));
   if (bad) free_layer(layer); else *made = layer;
   return bad;
 }

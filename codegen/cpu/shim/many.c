@@ -82,22 +82,39 @@ static void tiles_task(void *p, size_t task) {
   if (l->spec->norm && !failed(call)) norm_rows(call, start * 16, least(end * 16, call->rows) - start * 16);
 }
 
-void *multiply_many(const Layer *l, void *context, Call *call) {
-  const Family *family = l->spec->family;
-  int64_t count = steps_of(l), pairs = (l->n + 31) / 32;
+/* Room for the tiles, the last of which may not be full. */
+static int take_tiles(Call *call) {
   call->tiles = (call->rows + 15) / 16;
-  size_t tile = (size_t)count * 1024, bytes = (size_t)call->tiles * tile, units = (size_t)call->tiles * 16;
-  if (!take_room(call, bytes, units)) return status(FAIL, "qcc: out of memory");
+  size_t tile = (size_t)steps_of(call->layer) * 1024, bytes = (size_t)call->tiles * tile, units = (size_t)call->tiles * 16;
+  if (!take_room(call, bytes, units)) return 0;
   if (call->rows % 16) {
     size_t rest = (units - (size_t)call->rows) * 4;
     memset(call->inputs + bytes - tile, 0, tile);
     memset(call->steps + call->rows, 0, rest), memset((int32_t *)call->sums + call->rows, 0, rest);
   }
-  int64_t fit = fitting(l), tasks = tasks_of(&l->others, (call->tiles + DECODING) * pairs * l->k * 32);
-  int64_t threads = 1 + __atomic_load_n(&l->others, __ATOMIC_RELAXED);
-  int64_t whole = family->decodes ? 0 : least(tasks, call->tiles / OWN); /* tasks of whole rows; each would decode all */
+  return 1;
+}
+
+void multiply_many_alone(Call *call) {
+  if (!take_tiles(call)) { fail(call); return; }
+  call->down = call->tiles;
+  tiles_task(call, 0);
+}
+
+/* Each task of whole rows reads all weights, and would decode all. */
+int64_t tile_tasks(const Layer *l, int64_t tiles, int64_t tasks) {
+  const Family *family = l->spec->family;
+  int64_t threads = 1 + __atomic_load_n(&l->others, __ATOMIC_RELAXED), whole = family->decodes ? 0 : least(tasks, tiles / OWN);
   if (l->n * l->k * l->spec->bits / 8 > family->panel) whole = least(whole, AFAR * threads);
-  if (whole >= threads) {
+  return whole >= threads ? whole : 0;
+}
+
+void *multiply_many(const Layer *l, void *context, Call *call) {
+  const Family *family = l->spec->family;
+  if (!take_tiles(call)) return status(FAIL, "qcc: out of memory");
+  int64_t pairs = (l->n + 31) / 32, fit = fitting(l);
+  int64_t tasks = tasks_of(&l->others, (call->tiles + DECODING) * pairs * l->k * 32), whole = tile_tasks(l, call->tiles, tasks);
+  if (whole) {
     call->down = (call->tiles + whole - 1) / whole, call->normed = 1;
     return spread(&l->others, context, call, tiles_task, (call->tiles + call->down - 1) / call->down);
   }

@@ -9,8 +9,7 @@
 const char *const qcc_provider = "CPUExecutionProvider";
 
 enum { WORK = 1 << 18 /* products of a task, at least */, NORM_WORK = 32 /* products that take as long as one value of a norm */,
-       EACH = 4 /* tasks for each thread that was seen: with more than those, others are seen */,
-       OWN_ROWS = 32 /* of a task that takes all outputs, at least: it reads all weights */ };
+       EACH = 4 /* tasks for each thread that was seen: with more than those, others are seen */ };
 
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int count) {
   (void)kind, (void)parts, (void)count; /* the non-zero return becomes a status */
@@ -36,6 +35,7 @@ void *arena(int which, size_t size) {
 }
 
 /* ---- a call ---- */
+int is_many(const Layer *l, int64_t rows) { return rows >= l->spec->family->many && l->k <= LONGEST; }
 void fail(Call *call) { __atomic_store_n(&call->failed, 1, __ATOMIC_RELAXED); }
 int failed(const Call *call) { return __atomic_load_n(&call->failed, __ATOMIC_RELAXED); }
 
@@ -228,21 +228,45 @@ int take_room(Call *call, size_t bytes, size_t units) {
   return 1;
 }
 
-static void *multiply(const Layer *l, void *context, Call *call) {
+/* How rows are multiplied where they are no tiles, and room for them. */
+static int take_rows(Call *call) {
+  const Layer *l = call->layer;
   const Family *family = l->spec->family;
-  if (l->spec->high) return multiply_tiles(context, call);
-  int many = call->rows >= family->many && l->k <= LONGEST;
-  if (family->gemm && many) return multiply_many(l, context, call);
-  call->whole = family->whole && many, call->each = call->whole ? 1 : l->chunks;
+  call->whole = family->whole && call->many, call->each = call->whole ? 1 : l->chunks;
   call->wide = call->whole && family->widens ? 2 : 1;
   size_t rows = (size_t)call->rows + 3, values = rows * (size_t)l->k;
   size_t bytes = !family->quantize ? 0 : family->rounds ? values * (size_t)call->wide : values * 4;
-  if (!take_room(call, bytes, rows * (size_t)call->each)) return status(FAIL, "qcc: out of memory");
+  if (!take_room(call, bytes, rows * (size_t)call->each)) return 0;
   call->read = family->quantize && !family->rounds ? (const float *)call->inputs : call->x;
   if (family->quantize) /* stray denormals are slow */
     memset(call->steps + call->rows * call->each, 0, 3 * (size_t)call->each * 4);
+  return 1;
+}
+
+static int takes_tiles(const Call *call) { return call->layer->spec->family->gemm && call->many; }
+
+void multiply_alone(Call *call) {
+  if (takes_tiles(call)) { multiply_many_alone(call); return; }
+  if (!take_rows(call)) { fail(call); return; }
+  call->down = call->rows;
+  rows_task(call, 0);
+}
+
+int64_t row_tasks(const Layer *l, int64_t rows, int64_t tasks) {
+  const Family *family = l->spec->family;
+  if (family->gemm && is_many(l, rows)) return tile_tasks(l, (rows + 15) / 16, tasks);
+  return tasks == 1 || rows >= tasks * OWN_ROWS ? tasks : 0;
+}
+
+static void *multiply_spread(void *context, Call *call) {
+  const Layer *l = call->layer;
+  const Family *family = l->spec->family;
+  if (l->spec->high) return multiply_tiles(context, call);
+  call->many = is_many(l, call->rows);
+  if (takes_tiles(call)) return multiply_many(l, context, call);
+  if (!take_rows(call)) return status(FAIL, "qcc: out of memory");
   int64_t tasks = tasks_of(&l->others, call->rows * l->k * l->strips * STRIP);
-  if (tasks == 1 || call->rows >= tasks * OWN_ROWS) {
+  if (row_tasks(l, call->rows, tasks)) {
     call->down = ((call->rows + tasks - 1) / tasks + 3) / 4 * 4, call->normed = 1;
     return spread(&l->others, context, call, rows_task, (call->rows + call->down - 1) / call->down);
   }
@@ -253,6 +277,15 @@ static void *multiply(const Layer *l, void *context, Call *call) {
   return spread_grid(context, call, gemv_task, l->strips, (call->rows + 3) / 4, tasks);
 }
 
+void *multiply_all(void *context, Call *call) {
+  const Layer *l = call->layer;
+  void *bad = multiply_spread(context, call);
+  if (bad) return bad;
+  if (!call->failed && !call->normed && l->spec->norm && (bad = spread_tasks(context, call, norm_task, call->rows, l->n * NORM_WORK)))
+    return bad;
+  return call->failed ? status(FAIL, "qcc: a kernel failed") : NULL;
+}
+
 /* Tensors among the operands: of the output's shape. */
 void *take_tensors(const Layer *l, void *context, const Input *shape, const float **operands) {
   const char *kinds = l->spec->operands;
@@ -260,7 +293,7 @@ void *take_tensors(const Layer *l, void *context, const Input *shape, const floa
     Input tensor;
     if (kinds[i] != 't') continue;
     if (l->spec->woven) { operands[i] = NULL; continue; } /* it is made on the way */
-    void *bad = input(context, 1 + (size_t)weight_inputs(l->spec) + i, &tensor);
+    void *bad = input(context, l->begin + (size_t)weight_inputs(l->spec) + i, &tensor);
     if (bad) return bad;
     if (tensor.rank != shape->rank || memcmp(tensor.dims, shape->dims, shape->rank * sizeof *shape->dims))
       return status(INVALID, "qcc: a tensor that is added or multiplied does not have the output's shape");
@@ -292,31 +325,28 @@ static void *compute(void *kernel, void *context) {
   if (l->spec->keeps && (bad = output(context, 1, &x, call.to))) return bad;
   if (!call.rows) return NULL;
   call.x = x.data;
-  if ((bad = multiply(l, context, &call))) return bad;
-  if (!call.failed && !call.normed && l->spec->norm && (bad = spread_tasks(context, &call, norm_task, call.rows, l->n * NORM_WORK)))
-    return bad;
-  return call.failed ? status(FAIL, "qcc: a kernel failed") : NULL;
+  return multiply_all(context, &call);
 }
 
 static void *create(const void *spec, const void *info, void **kernel) {
   Layer *layer = NULL;
-  void *bad = make_layer(spec, info, &layer);
+  void *bad = make_layer(spec, info, 1, &layer);
   *kernel = layer;
   return bad;
 }
 
 /* ---- the ops that are served here ---- */
-static int input_type(const void *of, size_t index) {
-  const Spec *spec = of;
-  int widths[4], scale = 1 + planes_of(spec->bits, widths), each = weight_inputs(spec);
-  if (!index) return FLOAT;
-  if ((int)index <= each * spec->count) index = (index - 1) % (size_t)each + 1;
-  if (spec->high && (int)index == weight_inputs(spec) - spec->fixed) return 0; /* uint16 or int32, looked at as well */
-  if (spec->bits >= 16) return index == 1 && spec->bits == 16 ? BFLOAT16 : FLOAT;
+int input_type_of(const Spec *spec, size_t index) {
+  int widths[4], scale = planes_of(spec->bits, widths), each = weight_inputs(spec);
+  if ((int)index < each * spec->count) index %= (size_t)each;
+  if (spec->high && (int)index == each - spec->fixed - 1) return 0; /* uint16 or int32, looked at as well */
+  if (spec->bits >= 16) return !index && spec->bits == 16 ? BFLOAT16 : FLOAT;
   if ((int)index < scale) return UINT8;
   if ((int)index == scale) return 0; /* float16 or float32, looked at when the kernel is made */
   return (int)index == scale + 1 && !spec->symmetric ? INT8 : FLOAT;
 }
+
+static int input_type(const void *spec, size_t index) { return index ? input_type_of(spec, index - 1) : FLOAT; }
 
 /* Those of the first target whose instructions the processor has; on one without, none. */
 void *serve(const Served **ops, int *count) {
@@ -329,10 +359,12 @@ void *serve(const Served **ops, int *count) {
       served[i] = (Served){
           .name = spec->name, .spec = spec, .input_type = input_type, .create = create,
           .compute = compute, .destroy = free_layer, .outputs = (size_t)(spec->count + spec->keeps - spec->woven),
-          .inputs = 1 + (size_t)(weight_inputs(spec) * spec->count - spec->woven) + strlen(spec->operands)};
+          .inputs = 1 + inputs_of(spec)};
     }
-    for (int i = 0; i < targets[t].others; i++) targets[t].apart[i].serve(targets[t].apart[i].spec, served + targets[t].ops + i);
-    *ops = served, *count = targets[t].ops + targets[t].others;
+    Served *next = served + targets[t].ops;
+    for (int i = 0; i < targets[t].pairs; i++) serve_sequence(targets[t].sequences + i, next++);
+    for (int i = 0; i < targets[t].others; i++) targets[t].apart[i].serve(targets[t].apart[i].spec, next++);
+    *ops = served, *count = (int)(next - served);
     break;
   }
   return NULL;

@@ -82,17 +82,23 @@ typedef struct {
 /* An op that is no product: what its file is told of it, and who tells of it what the runtime asks. */
 typedef struct { const void *spec; void (*serve)(const void *spec, Served *served); } Apart;
 
+/* Two ops of which the second multiplies what the first makes, in sequence.c. */
+typedef struct { const char *name; const Spec *first, *second; } Sequence;
+
 /* Processor flags, and the ops. */
 typedef struct {
   const char *const *needs;
   const Spec *specs;
   int ops;
+  const Sequence *sequences;
+  int pairs;
   const Apart *apart;
   int others;
 } Target;
 
 typedef struct {
   const Spec *spec;
+  size_t begin; /* its first constant among the inputs of the op */
   int64_t n, k, strips, chunks, groups, sizes[PARTS] /* outputs of each part; n: of all */;
   int32_t *words;  /* [strips * 4, chunks, bits, 16], of bfloat16 [strips * 2, chunks, 2, 16, 16]; conv1x1.c has its own */
   void *scale;     /* [strips * 4, groups, 16], float32, or float16 where the family reads halves */
@@ -113,6 +119,7 @@ typedef struct {
   int64_t rows, share, tiles; /* share: strips (or, with tiles, pairs of blocks) of a task */
   int64_t across, down, unit; /* tasks for the same rows (or tiles of rows); rows of a task, a multiple of unit */
   int64_t each;               /* steps and sums of a row, where it is not multiplied by tiles */
+  int many;                   /* rows are many for the family */
   int whole;                  /* which is one, and the family's `whole` multiplies */
   int64_t wide;               /* bytes of an input, where rows are rounded */
   int normed;                 /* the norm is done */
@@ -122,7 +129,8 @@ typedef struct {
   int failed;
 } Call;
 
-enum { STRIP = 64, CHUNK = 32, OVER = 1024 /* bytes that may be read behind the words */,
+enum { OWN_ROWS = 32 /* of a task that takes all outputs, at least: it reads all weights */,
+       STRIP = 64, CHUNK = 32, OVER = 1024 /* bytes that may be read behind the words */,
        LONGEST = 1 << 16 /* inputs whose products fit 32 bits together */,
        ROUND_WORK = 16 /* products that take as long as one value that is rounded */ };
 
@@ -137,15 +145,17 @@ void *find_scales(const Layer *layer, const void *info, size_t first, int64_t ro
 float scale_of(const Layer *layer, const Input *scale, int64_t n, int64_t group);
 int middle_of(const Spec *spec, const Input *zero, int64_t at);
 int weight_inputs(const Spec *spec); /* of one part */
-void *make_layer(const Spec *spec, const void *info, Layer **made);
+size_t inputs_of(const Spec *spec); /* all but what is multiplied */
+void *make_layer(const Spec *spec, const void *info, size_t begin, Layer **made);
 void free_layer(void *layer);
 
 /* run.c */
-enum { CALL_ARENA, TASK_ARENA, ARENAS };
+enum { CALL_ARENA, TASK_ARENA, BETWEEN_ARENA, ARENAS };
 extern const uint8_t tile_config[64];
 extern const Tensor none_filled; /* TVM takes the device from a tensor, so functions that fill a bare pointer get this one */
 void *arena(int which, size_t size); /* what a thread keeps of memory; NULL where there is none */
 void *take_tensors(const Layer *l, void *context, const Input *shape, const float **operands);
+int input_type_of(const Spec *spec, size_t index); /* of those behind what is multiplied, from 0 on */
 void fail(Call *call);
 int failed(const Call *call);
 int take_room(Call *call, size_t bytes, size_t units);
@@ -155,10 +165,19 @@ void finish(Call *call, const float *from, int64_t stride, int64_t row, int64_t 
 int64_t tasks_of(const int *others, int64_t work); /* how many tasks so many products are worth, with so many threads */
 void *spread(const int *others, void *context, void *argument, void (*task)(void *, size_t), int64_t tasks);
 void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int64_t units, int64_t work);
+int is_many(const Layer *l, int64_t rows);
+void *multiply_all(void *context, Call *call); /* to the end of its norm */
+void multiply_alone(Call *call);            /* the same, on this thread */
+int64_t row_tasks(const Layer *l, int64_t rows, int64_t tasks); /* of so many, how many take whole rows; 0: others are better */
 void *spread_grid(void *context, Call *call, void (*task)(void *, size_t), int64_t across, int64_t down, int64_t tasks);
 
 /* many.c */
 void *multiply_many(const Layer *l, void *context, Call *call);
+void multiply_many_alone(Call *call);
+int64_t tile_tasks(const Layer *l, int64_t tiles, int64_t tasks); /* as row_tasks */
+
+/* sequence.c */
+void serve_sequence(const Sequence *sequence, Served *served);
 
 /* blocks.c */
 void *fill_tiles(Layer *layer, const void *info);

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from qcc.ir.graph.attention import Attention, Operand
+from qcc.ir.graph.attention import Attention, Operand, Rotary
 from qcc.ir.onnx.attention.nodes import INT64, NodeWriter
 from qcc.ir.onnx.graph.edit import OnnxEditor
 
 HEADS = "bhsd"
+TABLES = "qcc.rotary"  # of a node: what its tables were made for
 LAYOUTS: dict[str, tuple[int, ...]] = {
     "bs(hd)": (),
     "bshd": (),
@@ -110,15 +111,35 @@ class AttentionWriter(ABC):
         rotary, nodes = operand.rotary, self.nodes
         if rotary is None:
             return rows
-        sizes = [nodes.size(rows, 0), nodes.size(rows, self.row_axis), nodes.numbers([rotary.width // 2])]
-        shape = nodes.one("Concat", sizes, INT64, axis=0)
-        tables = [self._table(name, rotary.layout, rotary.width, shape) for name in (rotary.cos, rotary.sin)]
+        tables = self._tables(rows, rotary)
         flags = {"interleaved": int(rotary.layout == "interleaved")}
         flags |= {} if self.by_heads else {"num_heads": operand.heads}
         flags |= {} if rotary.width == operand.width else {"rotary_embedding_dim": rotary.width}
         made = nodes.many("RotaryEmbedding", [rows, *tables], [rows.dtype], **flags)[0]
         made.shape = rows.shape
+        maker = made.producer()
+        assert maker is not None
+        maker.meta[TABLES] = self._sizes(rows), rotary
         return made
+
+    def _tables(self, rows: ir.Value, rotary: Rotary) -> Sequence[ir.Value]:
+        """Cosines and sines; those of another attention where as many rows of as many samples turn alike."""
+        if (sizes := self._sizes(rows)) is not None:
+            for node in self._model.graph:
+                if node.meta.get(TABLES) == (sizes, rotary):
+                    return [one for one in node.inputs[1:] if one is not None]
+        nodes = self.nodes
+        numbers = [nodes.size(rows, 0), nodes.size(rows, self.row_axis), nodes.numbers([rotary.width // 2])]
+        shape = nodes.one("Concat", numbers, INT64, axis=0)
+        return [self._table(name, rotary.layout, rotary.width, shape) for name in (rotary.cos, rotary.sin)]
+
+    def _sizes(self, rows: ir.Value) -> tuple[int | str, ...] | None:
+        """How many samples and rows there are, by number or name; None where one has none."""
+        if rows.shape is None:
+            return None
+        found = [rows.shape[axis] for axis in (0, self.row_axis)]
+        named = [one if isinstance(one, int) else one.value for one in found]
+        return None if None in named else tuple(one for one in named if one is not None)
 
     def _table(self, name: str, layout: str, width: int, shape: ir.Value) -> ir.Value:
         """Cosines or sines as ``[batch, rows, pairs]``."""

@@ -119,12 +119,16 @@ def _replace(model: ir.Model, group: Sequence[_Product], op: LinearOp) -> None:
     graph.insert_before(anchor, node)
     results = [one.result for one in group][int(op.chained) :]
     for old, new in zip(results, node.outputs, strict=True):
-        name, shape, kind = old.name, old.shape, old.type
-        new.shape, new.type = shape, kind
-        for position, output in enumerate(graph.outputs):
-            if output is old:
-                graph.outputs[position] = new
-        old.replace_all_uses_with(new)
-        old.name, new.name = f"{name}.apart", name
+        take_place(graph, old, new)
     for one in reversed(group):
         graph.remove(one.node, safe=True)
+
+
+def take_place(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
+    """Let a value be read where another is, under its name."""
+    name, new.shape, new.type = old.name, old.shape, old.type
+    for position, output in enumerate(graph.outputs):
+        if output is old:
+            graph.outputs[position] = new
+    old.replace_all_uses_with(new)
+    old.name, new.name = f"{name}.apart", name

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import Grid, TableGrid
 from qcc.ir.kernel.op import BIAS, STEPS, LinearOp, Tile
+from qcc.ir.kernel.sequence_op import SequenceOp
 from qcc.ir.onnx.emit.decode import codes, numbers, table_of, values
 from qcc.ir.onnx.emit.step_lines import step_lines
 from qcc.ir.onnx.file.domain import DOMAIN, function
@@ -18,10 +19,12 @@ WHOLE = (8,)  # planes of a code that leave no room for two products in 16 bits
 TURNED = "turned_"
 
 
-def kernel_function(op: LinearOp, opset: int) -> ir.Function:
+def kernel_function(op: LinearOp | SequenceOp, opset: int) -> ir.Function:
     """Build the function; its inputs and outputs are the op's own, its attribute the epsilon of a norm."""
-    if op.beside:
-        return function(op.name, op.inputs, _calls(op), ", ".join(op.outputs), opset, ours=True)
+    outputs, attributes = ", ".join(op.outputs), ", ".join(op.attributes)
+    if isinstance(op, SequenceOp) or op.beside:
+        lines = _in_order(op) if isinstance(op, SequenceOp) else _calls(op)
+        return function(op.name, op.inputs, lines, outputs, opset, attributes, ours=True)
     value, operands, steps = "v0", [name for name, _ in op.step_inputs], op.steps
     if op.pointwise:
         first = operands[: steps[:1] == (BIAS,)]  # a convolution adds it itself
@@ -34,8 +37,18 @@ def kernel_function(op: LinearOp, opset: int) -> ir.Function:
         lines += step_lines(STEPS[step], value, f"v{at}", operands[:count], opset)
         value, operands = f"v{at}", operands[count:]
     lines.append(f"y = Identity ({value})")
-    attributes = "epsilon" if any(STEPS[step].whole for step in op.steps) else ""
-    return function(op.name, op.inputs, lines, ", ".join(op.outputs), opset, attributes)
+    return function(op.name, op.inputs, lines, outputs, opset, attributes)
+
+
+def _in_order(op: SequenceOp) -> Lines:
+    """A call of both products' own functions."""
+    one, two = op.members
+    count = len(one.inputs)
+    epsilon = f"<{', '.join(f'{name}: float = @{name}' for name in two.attributes)}> " if two.attributes else ""
+    return [
+        f"between = {DOMAIN}.{one.name} ({', '.join(op.inputs[:count])})",
+        f"{', '.join(op.outputs)} = {DOMAIN}.{two.name} {epsilon}({', '.join(('between', *op.inputs[count:]))})",
+    ]
 
 
 def _calls(op: LinearOp) -> Lines:
