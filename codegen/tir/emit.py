@@ -85,7 +85,7 @@ def arguments(pointers: dict[str, str], scalars: tuple[str, ...], unaligned: str
 def _align_frame(result: Expr) -> None:
     """Have LLVM lay what it spills on whole vectors.
 
-    A frame is aligned to 16 bytes, unless its function asks where it is: then LLVM aligns it to the vectors in it. Else,
+    A frame is aligned to 16 bytes, unless its function asks where it is: then LLVM aligns it to its vectors. Else,
     by what its callers did, half of what is spilled lies across lines of the cache, and some across pages.
     """
     here = T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id("llvm.frameaddress"), T.int32(0), dtype="handle")
