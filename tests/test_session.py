@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,23 @@ def test_a_sequence_is_fed_as_a_list(tmp_path: Path) -> None:
 def test_threads_reject(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         qcc.Session(model(tmp_path / "net.onnx", OP), threads=0)
+
+
+def test_threads_without_work_sleep_soon(tmp_path: Path) -> None:
+    """By itself the runtime keeps them awake for 3 to 300 ms, which is processor time of this process."""
+    size = 512
+    net = parse(f"g (float[N, {size}] x) => (float[N, {size}] y) {{ y = MatMul (x, w) }}", {"w": random(size, size)})
+    onnx.save(net, tmp_path / "net.onnx")
+    session = qcc.Session(tmp_path / "net.onnx", threads=4)
+    session.run({"x": random(64, size)})
+    before = time.process_time()
+    time.sleep(0.1)
+    assert time.process_time() - before < 0.005  # three threads awake take 0.05 where two cores are free for it
+
+
+@pytest.mark.parametrize(("threads", "awake_us"), [(0, 100), (1, -1)])
+def test_numbers_of_threads_and_microseconds_reject(tmp_path: Path, threads: int, awake_us: int) -> None:
+    net = parse("g (float[N, 8] x) => (float[N, 8] y) { y = Relu (x) }", {})
+    onnx.save(net, tmp_path / "net.onnx")
+    with pytest.raises(ValueError, match="at least"):
+        qcc.Session(tmp_path / "net.onnx", threads=threads, awake_us=awake_us)

@@ -117,6 +117,18 @@ def test_layers_without_an_axis_of_tokens_are_told(tmp_path: Path) -> None:
     assert [one.code for one in result.warnings] == ["Q313"] and "no token is known" in str(result.warnings)
 
 
+@pytest.mark.parametrize("how", ["by = token", "float_tokens = 1"])
+def test_samples_are_no_tokens_reject(tmp_path: Path, how: str) -> None:
+    """Where texts lie ``[tokens, samples, channels]`` the axis before the channels is not theirs."""
+    body = (
+        "turned (float[n, t, 32] x) => (float[t, n, 32] y) { u = Transpose <perm = [1, 0, 2]> (x) y = MatMul (u, w) }"
+    )
+    onnx.save(onnx_models.parse(body, {"w": random(32, 32)}, opset=21, ir_version=10), tmp_path / "turned.onnx")
+    policy = load_text(f"rule linear {{ weights = int8 channel; activations = static({how}) }}", schema())
+    result = qcc.compile(tmp_path / "turned.onnx", policy, data=[{"x": random(9, 5, 32)}])
+    assert [one.code for one in result.warnings] == ["Q313"] and "is that of samples" in str(result.warnings)
+
+
 def test_convolutions_are_told(tmp_path: Path) -> None:
     text = "conv (float[n, 8, 9, 9] x) => (float[n, 8, 9, 9] y) { y = Conv <pads = [1, 1, 1, 1]> (x, w) }"
     onnx.save(onnx_models.parse(text, {"w": random(8, 8, 3, 3)}, opset=21, ir_version=10), tmp_path / "conv.onnx")

@@ -6,11 +6,16 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from benchmarks.fuzz.chains import CHAIN
+from qcc.compiler.files.kernel_library import kernels_beside
+
 EXACT = "lossless"
-NOISE_DB = {"balanced": 15.0, "tiny": 3.0}
+NOISE_DB = {"balanced": 15.0, "tiny": 3.0, CHAIN: 6.0}
 """What passes verification keeps more than this of the signal on other data, or it is wrong."""
 EXACT_ERROR = 1e-4
 """Of the largest value at an output, as the exact passes promise."""
+KERNELS_DB = 30.0
+"""What kernels compute keeps more than this of what the file says by itself: they round as it does."""
 ROUNDINGS = 8
 """As often the last bits of the data are changed, to see what rounding alone does to the original."""
 
@@ -35,12 +40,28 @@ def compared(before: Path, after: Path, preset: str, seed: int) -> str:
         return ""
     try:
         found = onnxruntime.InferenceSession(str(after), options).run(None, feeds)
+        if said := _by_kernels(after, options, feeds, found):
+            return said
     except Exception as error:
         return f"the original runs, the result does not: {error}"[:300]
     for one, other, *same in zip(wanted, found, *floor, strict=True):
         said = _differ(np.asarray(one), [np.asarray(again) for again in same], np.asarray(other), preset)
         if said:
             return said
+    return ""
+
+
+def _by_kernels(
+    after: Path, options: onnxruntime.SessionOptions, feeds: dict[str, np.ndarray], plain: Sequence[np.ndarray]
+) -> str:
+    """How kernels differ from the file alone, which ran."""
+    if not kernels_beside(after).is_file():
+        return ""
+    options.register_custom_ops_library(str(kernels_beside(after).resolve()))
+    for one, other in zip(plain, onnxruntime.InferenceSession(str(after), options).run(None, feeds), strict=True):
+        power, noise = float(np.square(one).mean()), float(np.square(one.astype(np.float64) - other).mean())
+        if not np.isfinite(noise) or (noise and 10 * np.log10(power / noise) < KERNELS_DB):
+            return f"kernels are {10 * np.log10(power / noise):.1f} dB from the file alone"
     return ""
 
 

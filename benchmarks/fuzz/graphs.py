@@ -71,9 +71,9 @@ class _Drawing:
         return name
 
 
-def drawn(rng: random.Random) -> ModelProto:
-    """A graph of two to eight pieces over tokens or over images."""
-    image = rng.random() < 0.4
+def drawn(rng: random.Random, images: float = 0.4) -> ModelProto:
+    """A graph of two to eight pieces over tokens or, with a probability, over images."""
+    image = rng.random() < images
     drawing = _Drawing(rng, width=rng.choice(WIDTHS))
     start = drawing.width
     for _ in range(rng.randrange(2, 9)):

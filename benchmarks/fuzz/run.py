@@ -1,11 +1,12 @@
 """Give qcc what is wrong, in thousands of ways, and count what becomes of it.
 
-    python -m benchmarks.fuzz [--scale 0.01] [--seed 0] [--jobs 2] [--only models graphs policies locks data hostile]
+    python -m benchmarks.fuzz [--scale 0.01] [--seed 0] [--jobs 2] [--only models graphs chains policies locks data ...]
     python -m benchmarks.fuzz --part 1/4 --seconds 500 --out counts.json
     python -m benchmarks.fuzz --only models --case 123
 
-Mutated ONNX files go through three presets, drawn graphs through all exact passes, and mutated policies, locks and
-calibration data through the commands that read them. Each case runs in a process of its own with limits of time and
+Mutated ONNX files go through three presets, drawn graphs through all exact passes, drawn convolutions through drawn
+policies of static integers and kernels, and mutated policies, locks and calibration data through the commands that
+read them. Each case runs in a process of its own with limits of time and
 memory. What comes out with exit status 0 is run beside the original on data that qcc did not see. Every case follows
 from the seed and its number; --case runs one and shows what it printed. Not one may end in exit 70 (a bug in qcc), a
 signal, a hang, a wrong result that passes as right, or files left behind.
@@ -40,13 +41,16 @@ from pathlib import Path
 from onnx import ModelProto
 
 from benchmarks.fuzz import inputs
+from benchmarks.fuzz.chains import CHAIN, policy
 from benchmarks.fuzz.compare import EXACT, compared
 from benchmarks.fuzz.graphs import drawn
 from benchmarks.fuzz.models import FASHION, mutated, seeds
+from benchmarks.kills import even_race
 from benchmarks.processes import children
 from benchmarks.processes.timing import machine
 from qcc.compiler.commands.cli import BUG, INPUT
 from qcc.compiler.commands.cli import run as command
+from qcc.compiler.measure import time_model
 from qcc.compiler.plan.catalog import schema
 from qcc.dsl.load import load_policy
 
@@ -109,6 +113,8 @@ def main() -> None:
         return
     for module in PRELOADED:
         importlib.import_module(module)
+    if "chains" in arguments.only:
+        importlib.import_module("tvm")
     load_policy(EXACT, schema())  # the grammar, and what policies are held to
     children.heed_sigterm()
     found = run_kinds(arguments)
@@ -332,6 +338,14 @@ def _graph(seed: int, case: int, folder: Path) -> list[str]:
     return ["compile", "m.onnx", "-p", EXACT, "-o", "out.onnx"]
 
 
+def _chain(seed: int, case: int, folder: Path) -> list[str]:
+    rng = _random("chains", seed, case)
+    (folder / "m.onnx").write_bytes(drawn(rng, images=1).SerializeToString())
+    (folder / "p.qpolicy").write_text(policy(rng))
+    setattr(time_model, "race", even_race)  # noqa: B010 - a library is written whether it gains or not
+    return ["compile", "m.onnx", "-p", "p.qpolicy", "-o", "out.onnx"]
+
+
 def _policy(seed: int, case: int, folder: Path) -> list[str]:
     (folder / "p.qpolicy").write_bytes(inputs.policy(_random("policies", seed, case)))
     return ["check", "p.qpolicy"]
@@ -374,6 +388,7 @@ KINDS = {
     "models balanced": Kind(3000, _model("balanced"), "balanced"),
     "models tiny": Kind(3000, _model("tiny"), "tiny"),
     "graphs": Kind(1000, _graph, EXACT),
+    "chains": Kind(500, _chain, CHAIN),
     "policies": Kind(5000, _policy),
     "locks": Kind(300, _lock),
     "data": Kind(300, _data),

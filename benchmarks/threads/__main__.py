@@ -1,7 +1,7 @@
 """How models scale over threads: each against itself on one thread, and against the first on as many.
 
     python -m benchmarks.threads FLOAT.onnx COMPILED.onnx ... [--threads 1,2,4,8,16] [--batch 16] [--sequence 32]
-        [--rounds 15] [--ops]
+        [--rounds 15] [--ops] [--awake 100,runtime]
 
 All models run in one process, each with the library of kernels beside it, in turns at each number of threads; the last
 number is also what ONNX Runtime takes of itself where it is that of all cores. ``ms`` is the median by the clock.
@@ -9,6 +9,9 @@ number is also what ONNX Runtime takes of itself where it is that of all cores. 
 the same rounds. ``path`` says what ``over one`` would be on a machine that does nothing else, as far as that can be
 told on one that does: the processor time of a run on one thread, over the most that any one thread used in a run (with
 the pool's spinning switched off, in sessions of their own).
+
+With ``--awake`` each is opened several times: with threads that sleep after so many microseconds without work, as
+`qcc.Session` has it (the default), or as the runtime does by itself.
 
 With ``--ops`` it also prints what the nodes of each kind take at each number of threads, by the runtime's profile: what
 does not fall from column to column is what does not scale.
@@ -32,6 +35,7 @@ from qcc.compiler.measure.timing import Turns, interleaved, paired
 from qcc.compiler.runtime.profile import profiled
 from qcc.compiler.runtime.register import register
 from qcc.compiler.runtime.session import Session
+from qcc.compiler.runtime.waiting import AWAKE_US
 from qcc.ir.kernel.loadable import loadable
 
 SPIN = "session.intra_op.allow_spinning"
@@ -39,6 +43,7 @@ TASKS = Path("/proc/self/task")
 TURN_S = 0.02
 PATH_RUNS = 10
 OPS = 12  # kinds that are listed
+Opened = tuple[Path, int | None]
 
 
 def main() -> None:
@@ -53,33 +58,37 @@ def main() -> None:
     add("--sequence", type=int, default=32)
     add("--rounds", type=int, default=15)
     add("--ops", action="store_true")
+    add("--awake", default=str(AWAKE_US))
     given = parser.parse_args()
     threads = [int(word) for word in given.threads.split(",")]
     sizes = Wanted((given.batch,), sequence=given.sequence)
     inputs = feeds(open_model(given.models[0]).graph, sizes)[given.batch]
     print(f"# {machine()}, {cores} cores, load {os.getloadavg()[0]:.1f}\n# python -m benchmarks.threads", flush=True)
     print(f"# {given.batch} x {given.sequence}, {given.rounds} rounds")
-    report(given.models, threads, inputs, given.rounds)
+    awake = [None if word == "runtime" else int(word) for word in given.awake.split(",")]
+    report([(model, one) for model in given.models for one in awake], threads, inputs, given.rounds)
     if given.ops:
         for model in given.models:
             report_ops(model, threads, inputs, given.rounds)
 
 
-def report(models: Sequence[Path], threads: Sequence[int], inputs: Mapping[str, np.ndarray], rounds: int) -> None:
-    """A line a model and number of threads."""
-    width = max(len(model.name) for model in models)
-    print(f"{'model':{width}}  threads       ms  over one  of float  path")
-    alone: dict[Path, tuple[float, float]] = {}
+def report(models: Sequence[Opened], threads: Sequence[int], inputs: Mapping[str, np.ndarray], rounds: int) -> None:
+    """A line a model, opened in one way, and number of threads."""
+    width = max(len(model.name) for model, _ in models)
+    print(f"{'model':{width}}    awake  threads       ms  over one  of float  path")
+    alone: dict[Opened, tuple[float, float]] = {}
     for count in threads:
-        sessions = [Session(model, threads=count) for model in models]
+        sessions = [Session(model, threads=count, awake_us=awake) for model, awake in models]
         turns = Turns(rounds, TURN_S, warm=True, settle=True)
         seconds = interleaved([partial(session.run, inputs) for session in sessions], turns)
         del sessions
-        for model, own in zip(models, seconds, strict=True):
+        for opened, own in zip(models, seconds, strict=True):
+            model, awake = opened
             taken, longest = float(np.median(own)), path_s(model, count, inputs)
-            one = alone.setdefault(model, (taken, longest))
+            one = alone.setdefault(opened, (taken, longest))
             ratio = paired(own, seconds[0]).median
-            line = f"{model.name:{width}}  {count:7}  {taken * 1e3:7.2f}  {one[0] / taken:7.2f}x  {ratio:7.2f}x"
+            line = f"{model.name:{width}}  {awake or 'runtime':>7}  {count:7}  {taken * 1e3:7.2f}"
+            line += f"  {one[0] / taken:7.2f}x  {ratio:7.2f}x"
             print(f"{line}  {one[1] / longest:.2f}x", flush=True)
 
 

@@ -52,6 +52,11 @@ def llvm(name: str, dtype: str, *arguments: Expr) -> Expr:
     return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id(name), *arguments, dtype=dtype)
 
 
+def fetch(place: Expr) -> None:
+    """Let the line of a buffer's element come to the first cache."""
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(place), T.int32(0), T.int32(3), T.int32(1)))
+
+
 @contextmanager
 def function(name: str, noalias: bool = True) -> Iterator[Expr]:
     """Write a function of that name; the builder gives it when the block is left.

@@ -15,6 +15,7 @@ from qcc.codegen.target.scratch import scratch
 from qcc.compiler.calibrate.generate import Batch
 from qcc.compiler.runtime.fitting import whole
 from qcc.compiler.runtime.register import register
+from qcc.compiler.runtime.waiting import wait_awake
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.cores import runtime_threads
@@ -109,6 +110,7 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # a model that was written optimised is for this machine alone, and is not kept
     options.intra_op_num_threads = threads or runtime_threads()
+    wait_awake(options)
     return options
 
 

@@ -13,6 +13,7 @@ from qcc.compiler.runtime.fitting import fitting, whole
 from qcc.compiler.runtime.kernel_nodes import KernelNode, kernel_nodes, listing, summary
 from qcc.compiler.runtime.loop import driver_of
 from qcc.compiler.runtime.register import register
+from qcc.compiler.runtime.waiting import AWAKE_US, wait_awake
 from qcc.compiler.sampler.drive import Driver
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
@@ -46,6 +47,9 @@ class Session:
             it, False does without, and a path names another file.
         threads: that a run may use; None leaves it to the runtime, which takes all cores.
         providers: the runtime's execution providers, as far as it has them; without any, the CPU's.
+        awake_us: microseconds that a thread waits for work before it sleeps; None leaves it to the runtime, where it is
+            3 to 300 ms by the processor, in which it keeps a core from others, those of the run among them. Runtimes
+            before 1.26 know their own alone.
         memory: what may be loaded of the model, as in ``"45 MiB"`` or in bytes: of one whose weights are stacks of
             levels, as many as fit. It bounds what is stored; a weight that is decoded when the session starts takes its
             floats beside it.
@@ -53,7 +57,7 @@ class Session:
     Raises:
         QccError: a file is missing, the library cannot be loaded, or the runtime refuses the model; or the model is
             larger than the memory, whatever is left out of it.
-        ValueError: ``threads`` is less than one, or ``memory`` is no size.
+        ValueError: ``threads`` is less than one, ``awake_us`` less than none, or ``memory`` is no size.
     """
 
     def __init__(
@@ -63,10 +67,13 @@ class Session:
         threads: int | None = None,
         providers: Sequence[str] = (),
         memory: str | int | None = None,
+        awake_us: int | None = AWAKE_US,
     ) -> None:
         most = byte_size(memory)[0] if isinstance(memory, str) else memory
         if threads is not None and threads < 1:
             raise ValueError(f"threads is at least 1, not {threads}")
+        if awake_us is not None and awake_us < 0:
+            raise ValueError(f"awake_us is at least 0, not {awake_us}")
         self.path, self._providers, self._threads = Path(path), tuple(providers), threads
         self._driver: Driver | None = None
         if not self.path.is_file():
@@ -79,6 +86,7 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or runtime_threads()
+        wait_awake(options, awake_us)
         self._loaded = loadable(self.kernels) if self.kernels else None
         if self._loaded:
             register(options, self._loaded, providers)

@@ -11,6 +11,7 @@ def open_session(model: Path, threads: int = 0) -> onnxruntime.InferenceSession:
     """A session with ``MODEL.kernels.so``, if that lies beside the model and the system can load it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads  # 0: all cores
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "100")  # else for many milliseconds
     library = model.with_name(f"{model.stem}.kernels.so").resolve()
     if library.exists():
         try:

@@ -85,6 +85,9 @@ def _with_tokens(flow: Flow, value: str) -> str:
     shape = flow.graph.value(value).shape
     if shape is None or len(shape) <= TWO:
         raise Refused("it reads a matrix, in which no token is known to be the first of a text")
+    samples = {one.shape[0] for one in flow.graph.inputs if one.shape and isinstance(one.shape[0], str)}
+    if shape[-TWO] in samples:
+        raise Refused("the axis before the channels of what it reads is that of samples, not of tokens")
     return value
 
 

@@ -18,6 +18,7 @@ SHUFFLE = "llvm.x86.avx512.pshuf.b.512"
 MOST = 255  # of a whole number: a byte without a sign
 TINY = 1e-30
 LOW, HIGH = -128, 127
+AHEAD = 4 << 10  # bytes of codes
 ROUND = 12582912.0  # 1.5 * 2**23: a small number that is added to it, and taken off again, comes back whole
 POINTERS = {"q": "int32", "steps": "float32", "sums": "int32", "w": "int32", "scale": "float32", "offset": "int16"}
 SCALARS = ("chunks", "chunks_a_group", "first", "count")
@@ -88,6 +89,9 @@ def gemv(name: str, codes: Codes, rows: int, static: bool = False, vectors: int 
                 chunk = T.bind(group * per + inner)
                 at = [T.bind(first * emit.BLOCKS + part * blocks + block) for block in range(blocks)]
                 words = [emit.chunk_words(w, one * chunks + chunk, bits) for one in at]
+                if rows == 1 and halved:
+                    _fetch_ahead(w, (at[0] * chunks + chunk) * bits * emit.LANES, bits)
+                    emit.fetch(scale[(at[0] * groups + group) * emit.LANES + AHEAD // (4 * bits)])
                 for row in range(rows):
                     total_q = sums[row * chunks + chunk]
                     for block in range(blocks):
@@ -121,6 +125,16 @@ def gemv(name: str, codes: Codes, rows: int, static: bool = False, vectors: int 
                     value = value if unit == 1 else value * emit.spread(T.float32(unit))
                     T.buffer_store(y, value, [emit.lanes(row * count * 64 + (part * blocks + block) * 16)])
     return builder.get()
+
+
+def _fetch_ahead(w: Expr, start: Expr, lines: int) -> None:
+    """The codes that come next.
+
+    Codes of few bits take longer to multiply than to read, and with so many instructions under way a processor does not
+    look as far ahead as memory is away.
+    """
+    for line in range(lines):
+        emit.fetch(w[start + AHEAD // 4 + line * emit.LANES])
 
 
 def _multiply(

@@ -38,10 +38,19 @@ static void *create(const void *spec, const void *info, void **kernel) {
 }
 
 /* ---- what is added to scores ---- */
-static inline float bias_at(const Meeting *m, int64_t at) {
-  if (m->flags) return ((const uint8_t *)m->mask)[at] ? 0 : -__builtin_inff();
-  float value = ((const float *)m->mask)[at], made = value * LOG2_E;
-  return value <= LOWEST ? -__builtin_inff() : made < LOWEST ? LOWEST : made;
+/* Of a row of a mask, from a number of it on; `wide`: it has one for each column. */
+static void take_row(const Meeting *m, int64_t at, int64_t wide, float *restrict to) {
+  const float *restrict numbers = (const float *)m->mask + at;
+  const uint8_t *restrict flags = (const uint8_t *)m->mask + at;
+  int64_t count = wide > 1 ? m->columns : 1;
+  if (m->flags) for (int64_t c = 0; c < count; c++) to[c] = flags[c] ? 0 : -__builtin_inff();
+  else
+    for (int64_t c = 0; c < count; c++) {
+      float made = numbers[c] * LOG2_E;
+      made = made < LOWEST ? LOWEST : made;
+      to[c] = numbers[c] <= LOWEST ? -__builtin_inff() : made;
+    }
+  for (int64_t c = count; c < m->columns; c++) to[c] = *to;
 }
 
 static int64_t width_of(const Meeting *m, int64_t block) {
@@ -54,19 +63,19 @@ static void make_task(void *p, size_t task) {
   Meeting *m = p;
   int64_t each = m->scored ? m->blocks : 1, block = (int64_t)task % each, of = (int64_t)task / each, width = m->scored ? width_of(m, block) : 1;
   int64_t begin = block * m->spec->width, wide = m->sizes[3], seen_rows = 0;
-  float *to = m->bias + (int64_t)task * m->columns * (m->scored ? m->spec->width : 1);
+  float *to = m->bias + (int64_t)task * m->columns * (m->scored ? m->spec->width : 1), *made = width > 1 ? arena(TASK_ARENA, (size_t)m->columns * 4) : to;
+  if (!made) { __atomic_store_n(&m->failed, 1, __ATOMIC_RELAXED); return; }
   Range range = {m->columns, 0};
   for (int64_t row = 0; row < width; row++) {
-    int64_t at = (of * m->sizes[2] + (m->scored ? least(begin + row, m->rows - 1) : 0)) * wide, sees = 0;
-    for (int64_t c = 0; c < m->columns; c++) {
-      float value = bias_at(m, at + (wide > 1 ? c : 0));
-      to[c * width + row] = value;
-      sees |= value >= SEEN;
-      if (value <= HIDDEN) continue;
-      if (c < range.first) range.first = c;
-      if (c >= range.end) range.end = c + 1;
-    }
-    seen_rows += sees;
+    int64_t first = 0, sees = 0, end = m->columns;
+    take_row(m, (of * m->sizes[2] + (m->scored ? least(begin + row, m->rows - 1) : 0)) * wide, wide, made);
+    while (first < range.first && made[first] <= HIDDEN) first++;
+    while (end > range.end && made[end - 1] <= HIDDEN) end--;
+    while (sees < m->columns && !(made[sees] >= SEEN)) sees++;
+    if (first < range.first) range.first = first;
+    if (end > range.end) range.end = end;
+    seen_rows += sees < m->columns;
+    for (int64_t c = 0; c < m->columns && width > 1; c++) to[c * width + row] = made[c];
   }
   m->seen[task] = seen_rows < width || m->spec->causal ? (Range){0, m->columns} : range;
 }

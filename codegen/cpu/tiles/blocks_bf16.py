@@ -75,9 +75,9 @@ def product(name: str, tile: Tile, step: int) -> Expr:
                                 [((group + up) * steps + from_ + one) * size for up in range(high)]
                                 for from_ in (start, ahead)
                             )
-                            for place in next_:
+                            for place in next_:  # which one is next no hardware can guess
                                 for line in range(0, size, LANES):
-                                    _fetch(a[place + line])
+                                    emit.fetch(a[place + line])
                             _multiply([a[place] for place in met], weights, 2 * step)
                     for index in range(high * sides):
                         up, side = divmod(index, sides)
@@ -90,11 +90,6 @@ def product(name: str, tile: Tile, step: int) -> Expr:
                     some(group, 1)
         amx("tilerelease")
     return builder.get()
-
-
-def _fetch(place: Expr) -> None:
-    """Let a line come to the first cache: which one is next no hardware can guess."""
-    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(place), T.int32(0), T.int32(3), T.int32(1)))
 
 
 def _multiply(rows: list[Expr], weights: list[Expr], stride: int) -> None:
