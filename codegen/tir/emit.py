@@ -83,7 +83,19 @@ def arguments(pointers: dict[str, str], scalars: tuple[str, ...], unaligned: str
         T.decl_buffer((size,), dtype, data=handles[name], align=4 if name in unaligned.split() else 64)
         for name, dtype in pointers.items()
     ]
+    _align_frame(result)
     return [*buffers, result, *numbers]
+
+
+def _align_frame(result: Expr) -> None:
+    """Have LLVM lay what it spills on whole vectors.
+
+    A frame is aligned to 16 bytes, unless its function asks where it is: then LLVM aligns it to its vectors. Else,
+    by what its callers did, half of what is spilled lies across lines of the cache, and some across pages.
+    """
+    here = T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id("llvm.frameaddress"), T.int32(0), dtype="handle")
+    with T.If(T.isnullptr(here)), T.Then():  # never; a use of it keeps it
+        T.buffer_store(result, T.float32(0), [T.int64(0)])
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Some queries meet rows that are kept as codes, which become floats in registers: sixteen keys, then their values.
 
 Sixteen rows of keys are multiplied by each query; the sums of sixteen vectors become one of sixteen scores by fifteen
-additions of halves (`_Sums`). What was made before is scaled anew where a larger score comes, as of blocks
+additions of halves (`Sums`). What was made before is scaled anew where a larger score comes, as of blocks
 (`kernel.py`).
 """
 
@@ -42,7 +42,7 @@ def meet(name: str, queries: int, channels: int, keys: RowCode, values: RowCode)
             emit.put(one, emit.spread(T.float32(LEAST)))
         with T.serial(T.int64(0), groups) as group:
             first = T.bind(group * LANES)
-            found = [_Sums() for _ in range(queries)]
+            found = [Sums() for _ in range(queries)]
             for row in ORDER:
                 parts = _Rows(k, k_scales, keys, channels, T.bind(first + row)).all()
                 for r in range(queries):
@@ -134,7 +134,7 @@ class _Rows:
         return numbers * emit.spread(scale if code.scale == "fp32" else T.cast(scale, "float32"))
 
 
-class _Sums:
+class Sums:
     """The sums of sixteen vectors, as the lanes of one: two that stand for as many rows are added half by half."""
 
     def __init__(self) -> None:

@@ -55,6 +55,44 @@ class DenseSizes:
         return f"attend_{self.width}by{self.together}_{self.bias}_of{of}"
 
 
+@dataclass(frozen=True)
+class FewSizes:
+    """What the function of one query is made for.
+
+    Args:
+        op: that it is part of.
+        sums: vectors of results that are added up at once.
+    """
+
+    op: DenseOp
+    sums: int
+
+    @property
+    def vectors(self) -> int:
+        """Of channels."""
+        return self.op.channels // LANES
+
+    @property
+    def beside(self) -> int:
+        """Vectors of channels that are worked on together."""
+        return min(self.vectors, self.sums)
+
+    @property
+    def together(self) -> int:
+        """Keys that are."""
+        return max(self.sums // self.beside, 1)
+
+    @property
+    def apart(self) -> int:
+        """Numbers between rows of keys and values."""
+        return self.op.kept_heads * self.op.channels
+
+    @property
+    def name(self) -> str:
+        """Of the function."""
+        return f"attend_1by{self.sums}{'_masked' * self.op.masked}_of{self.op.kept_heads}x{self.op.channels}"
+
+
 def sizes_of(op: DenseOp, wide: bool) -> tuple[DenseSizes | None, ...]:
     """The functions of an op: for many queries and for few, with a bias a key or none, then the same for one a score.
 
@@ -63,3 +101,8 @@ def sizes_of(op: DenseOp, wide: bool) -> tuple[DenseSizes | None, ...]:
     cuts = ((2, 8, 2), (1, 8, 2)) if wide else ((1, 4, 1), None)
     kinds: tuple[Bias | None, ...] = ("keys", "scores") if op.masked else ("none", None)
     return tuple(None if cut is None or kind is None else DenseSizes(op, *cut, kind) for kind in kinds for cut in cuts)
+
+
+def few_of(op: DenseOp, wide: bool) -> FewSizes:
+    """The function for one query."""
+    return FewSizes(op, 8 if wide else 4)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from qcc.codegen.cpu.apart import ApartTemplate
-from qcc.codegen.cpu.attend.sizes import sizes_of
+from qcc.codegen.cpu.attend.sizes import few_of, sizes_of
 from qcc.codegen.cpu.processors.processors import AVX2, AVX512, CpuProcessor
 from qcc.ir.kernel.attend_op import AttendOp
 from qcc.ir.kernel.cached_op import CachedOp, RowCode
@@ -96,22 +96,26 @@ class AttendsDense(ApartTemplate[DenseOp]):
         return processor.has(*AVX2) and op.channels % LANES == 0 and 0 < op.channels <= MOST_CHANNELS
 
     def names(self, op: DenseOp, processor: CpuProcessor) -> tuple[str, ...]:
-        """See `sizes_of`."""
-        return tuple(one.name if one else "" for one in sizes_of(op, processor.has(*AVX512)))
+        """See `sizes_of`; then that of one query."""
+        wide = processor.has(*AVX512)
+        return (*(one.name if one else "" for one in sizes_of(op, wide)), few_of(op, wide).name)
 
     def make(self, op: DenseOp, processor: CpuProcessor, prefix: str) -> dict[str, Expr]:
         """See `ApartTemplate.make`."""
         from qcc.codegen.cpu.attend.dense import meet
+        from qcc.codegen.cpu.attend.few import meet_one
 
-        found = sizes_of(op, processor.has(*AVX512))
-        return {prefix + one.name: meet(prefix + one.name, one) for one in found if one}
+        wide = processor.has(*AVX512)
+        few = few_of(op, wide)
+        found = {prefix + one.name: meet(prefix + one.name, one) for one in sizes_of(op, wide) if one}
+        return found | {prefix + few.name: meet_one(prefix + few.name, few)}
 
     def fields(self, op: DenseOp, processor: CpuProcessor, functions: Sequence[str]) -> tuple[object, ...]:
         """See `ApartTemplate.fields`."""
         many = next(one for one in sizes_of(op, processor.has(*AVX512)) if one)
         pairs = (f"{{{', '.join(functions[at : at + 2])}}}" for at in (0, 2))
         sizes = op.heads, op.kept_heads, op.channels, many.width, many.room
-        return *sizes, int(op.masked), int(op.causal), *pairs
+        return *sizes, int(op.masked), int(op.causal), *pairs, functions[-1]
 
 
 ATTENDS, ATTENDS_CACHED, ATTENDS_DENSE = Attends(), AttendsCached(), AttendsDense()

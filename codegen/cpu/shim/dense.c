@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { QUERIES, KEYS, VALUES, MASK, BOOLEAN = 9, LANES = 16, AXES = 4 };
+enum { QUERIES, KEYS, VALUES, MASK, BOOLEAN = 9, LANES = 16, AXES = 4, FEW = 3 /* queries that meet keys one by one */ };
 static const float LOG2_E = 1.44269504f, LOWEST = -3.40282347e+38f /* and less: the runtime takes it for infinite */;
 /* Beside what is seen, what is hidden weighs exactly nothing, unless scores are larger than both. */
 static const float SEEN = -1e20f, HIDDEN = -1e30f;
@@ -18,7 +18,7 @@ typedef struct {
   const DenseSpec *spec;
   const float *in[MASK];
   float scale, *y;
-  int64_t samples, rows, columns, blocks /* of queries */, share /* blocks of a task */;
+  int64_t samples, rows, columns, width, blocks /* of so many queries */, share /* blocks of a task */;
   const void *mask;
   int flags, scored /* a mask for each row */;
   int64_t sizes[AXES] /* of the mask */, makings /* of it */;
@@ -54,7 +54,7 @@ static void take_row(const Meeting *m, int64_t at, int64_t wide, float *restrict
 }
 
 static int64_t width_of(const Meeting *m, int64_t block) {
-  return m->rows - block * m->spec->width <= LANES ? LANES : m->spec->width;
+  return m->width > 1 && m->rows - block * m->width <= LANES ? LANES : m->width;
 }
 
 /* A mask of a block of queries, or of all where it is the same for each; and which columns there are seen, all of them where a row
@@ -62,8 +62,8 @@ static int64_t width_of(const Meeting *m, int64_t block) {
 static void make_task(void *p, size_t task) {
   Meeting *m = p;
   int64_t each = m->scored ? m->blocks : 1, block = (int64_t)task % each, of = (int64_t)task / each, width = m->scored ? width_of(m, block) : 1;
-  int64_t begin = block * m->spec->width, wide = m->sizes[3], seen_rows = 0;
-  float *to = m->bias + (int64_t)task * m->columns * (m->scored ? m->spec->width : 1), *made = width > 1 ? arena(TASK_ARENA, (size_t)m->columns * 4) : to;
+  int64_t begin = block * m->width, wide = m->sizes[3], seen_rows = 0;
+  float *to = m->bias + (int64_t)task * m->columns * (m->scored ? m->width : 1), *made = width > 1 ? arena(TASK_ARENA, (size_t)m->columns * 4) : to;
   if (!made) { __atomic_store_n(&m->failed, 1, __ATOMIC_RELAXED); return; }
   Range range = {m->columns, 0};
   for (int64_t row = 0; row < width; row++) {
@@ -102,8 +102,8 @@ static void *take_mask(Meeting *m, int *others, void *context) {
   }
   if (!fits) return status(INVALID, "qcc: a mask does not fit the scores");
   m->mask = in.data, m->flags = in.type == BOOLEAN, m->scored = rows_differ(m);
-  int64_t tasks = m->sizes[0] * m->sizes[1] * (m->scored ? m->blocks : 1), each = m->columns * (m->scored ? m->spec->width : 1);
-  size_t bytes = padded((size_t)(tasks * each) * 4);
+  int64_t tasks = m->sizes[0] * m->sizes[1] * (m->scored ? m->blocks : 1), each = m->columns * (m->scored ? m->width : 1);
+  size_t bytes = padded((size_t)(tasks * each + LANES /* are read whole */) * 4);
   m->bias = arena(CALL_ARENA, bytes + (size_t)tasks * sizeof *m->seen);
   if (!m->bias) return status(FAIL, "qcc: out of memory");
   m->seen = (Range *)((char *)m->bias + bytes);
@@ -115,22 +115,22 @@ static void *take_mask(Meeting *m, int *others, void *context) {
 /* ---- queries meet keys ---- */
 static int meet(const Meeting *m, int64_t sample, int64_t head, int64_t block, float *room) {
   const DenseSpec *spec = m->spec;
-  int64_t begin = block * spec->width, rows = least(spec->width, m->rows - begin), width = width_of(m, block);
-  int64_t kept = head / (spec->heads / spec->kept), row = sample * m->rows + begin, few = width < spec->width;
+  int64_t begin = block * m->width, rows = least(m->width, m->rows - begin), width = width_of(m, block);
+  int64_t kept = head / (spec->heads / spec->kept), row = sample * m->rows + begin, few = width < m->width;
   Range range = {0, m->columns};
   const float *bias = &m->scale; /* is not read */
   if (spec->masked) {
     int64_t making = (m->sizes[0] > 1 ? sample : 0) * m->sizes[1] + (m->sizes[1] > 1 ? head : 0);
     making = m->scored ? making * m->blocks + block : making;
     range = m->seen[making];
-    bias = m->bias + (making * (m->scored ? spec->width : 1) * m->columns) + range.first * (m->scored ? width : 1);
+    bias = m->bias + (making * (m->scored ? m->width : 1) * m->columns) + range.first * (m->scored ? width : 1);
   }
   if (spec->causal) range.end = least(range.end, begin + rows);
   int64_t column = (sample * m->columns + range.first) * spec->kept + kept, at = (row * spec->heads + head) * spec->channels;
   Any args[] = {POINTER(m->in[QUERIES] + at), POINTER(m->in[KEYS] + column * spec->channels), POINTER(m->in[VALUES] + column * spec->channels),
                 POINTER(bias), POINTER(&m->scale), POINTER(room), POINTER(m->y + at), TENSOR(&none_filled),
                 NUMBER(rows), NUMBER(range.end - range.first), NUMBER(begin)};
-  return !CALL((m->scored ? spec->by_score : spec->by_key)[few], args);
+  return !CALL(m->width == 1 ? spec->one : (m->scored ? spec->by_score : spec->by_key)[few], args);
 }
 
 static void meet_task(void *p, size_t task) {
@@ -160,7 +160,7 @@ static void *compute(void *kernel, void *context) {
   if (!fits) return status(INVALID, "qcc: queries, keys and values do not fit each other");
   if ((bad = output(context, 0, in, &m.y))) return bad;
   m.samples = in[0].dims[0], m.rows = in[0].dims[1], m.columns = in[KEYS].dims[1];
-  m.blocks = (m.rows + spec->width - 1) / spec->width;
+  m.width = m.rows <= FEW ? 1 : spec->width, m.blocks = (m.rows + m.width - 1) / m.width;
   int64_t units = m.samples * spec->heads * m.blocks;
   if (!m.columns) { memset(m.y, 0, (size_t)(m.samples * m.rows * spec->heads * spec->channels) * 4); return NULL; }
   if (!units || (spec->masked && (bad = take_mask(&m, &of->others, context)))) return units ? bad : NULL;

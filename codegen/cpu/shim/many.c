@@ -5,7 +5,8 @@
 enum { KEPT_TILES = 4 /* of rows that a kept panel meets at once */,
        DECODING = 4 /* tiles of rows that take as long to multiply as a panel to decode */,
        OWN = 2 /* tiles of rows of a task that takes all outputs, at least: it reads all weights */,
-       AFAR = 2 /* such tasks for each thread, at most, where weights come from beyond the second cache */ };
+       FAR = 8 /* where weights come from beyond the second cache, which takes as long as to multiply so many */,
+       AFAR = 2 /* such tasks for each of several threads, at most */ };
 
 const uint8_t tile_config[64] __attribute__((aligned(64))) = {
     [0] = 1, [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64, [26] = 64, [28] = 64, [30] = 64,
@@ -104,8 +105,10 @@ void multiply_many_alone(Call *call) {
 /* Each task of whole rows reads all weights, and would decode all. */
 int64_t tile_tasks(const Layer *l, int64_t tiles, int64_t tasks) {
   const Family *family = l->spec->family;
-  int64_t threads = 1 + __atomic_load_n(&l->others, __ATOMIC_RELAXED), whole = family->decodes ? 0 : least(tasks, tiles / OWN);
-  if (l->n * l->k * l->spec->bits / 8 > family->panel) whole = least(whole, AFAR * threads);
+  int64_t threads = 1 + __atomic_load_n(&l->others, __ATOMIC_RELAXED);
+  int far = l->n * l->k * l->spec->bits / 8 > family->panel;
+  int64_t whole = family->decodes ? 0 : least(tasks, tiles / (far ? FAR : OWN));
+  if (far) whole = least(whole, threads == 1 ? 1 : AFAR * threads);
   return whole >= threads ? whole : 0;
 }
 

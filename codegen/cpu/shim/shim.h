@@ -71,12 +71,12 @@ typedef struct {
 } CachedSpec;
 
 /* An attention over rows that are all given, in dense.c: its functions for many queries and for up to 16, with a bias for each key or
- * none, and with one for each score. */
+ * none, and with one for each score; and for a query alone. */
 typedef struct {
   const char *name;
   int64_t heads, kept, channels, width /* queries of a call */, room /* numbers that one needs */;
   int masked, causal;
-  Kernel by_key[2], by_score[2];
+  Kernel by_key[2], by_score[2], one;
 } DenseSpec;
 
 /* An op that is no product: what its file is told of it, and who tells of it what the runtime asks. */
