@@ -160,7 +160,7 @@ def test_threads_reject(tmp_path: Path) -> None:
 
 
 def test_threads_without_work_sleep_soon(tmp_path: Path) -> None:
-    """By itself the runtime keeps them awake for 3 to 300 ms, which is processor time of this process."""
+    """By itself the runtime keeps them awake for 3 to 500 ms, which is processor time of this process."""
     size = 512
     net = parse(f"g (float[N, {size}] x) => (float[N, {size}] y) {{ y = MatMul (x, w) }}", {"w": random(size, size)})
     onnx.save(net, tmp_path / "net.onnx")

@@ -48,8 +48,8 @@ class Session:
         threads: that a run may use; None leaves it to the runtime, which takes all cores.
         providers: the runtime's execution providers, as far as it has them; without any, the CPU's.
         awake_us: microseconds that a thread waits for work before it sleeps; None leaves it to the runtime, where it is
-            3 to 300 ms by the processor, in which it keeps a core from others, those of the run among them. Runtimes
-            before 1.26 know their own alone.
+            3 to 500 ms by the processor, in which it keeps a core from others, those of the run among them. Older
+            runtimes know their own alone.
         memory: what may be loaded of the model, as in ``"45 MiB"`` or in bytes: of one whose weights are stacks of
             levels, as many as fit. It bounds what is stored; a weight that is decoded when the session starts takes its
             floats beside it.

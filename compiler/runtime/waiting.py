@@ -10,11 +10,11 @@ ENTRY = "session.intra_op.spin_duration_us"
 def wait_awake(options: onnxruntime.SessionOptions, awake_us: int | None = AWAKE_US) -> None:
     """Let threads sleep that had no work for so many microseconds.
 
-    By itself the runtime counts a million pauses, which takes 3 to 300 ms by the processor. All threads but one are
+    By itself the runtime counts a million pauses, which takes 3 to 500 ms by the processor. All threads but one are
     awake between runs then; where others need the cores, they take them from the threads that work.
 
     Args:
-        options: changed. Runtimes before 1.26 pass the entry over.
+        options: changed. Runtimes that are older than the entry pass it over.
         awake_us: None changes nothing.
     """
     if awake_us is not None:
