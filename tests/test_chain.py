@@ -1,6 +1,7 @@
 """Chains of convolutions of bytes: what is found, what it becomes, and that the file computes what it did."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import onnx
 import pytest
 
 import qcc
+from qcc.codegen.cpu.chain.template import Chains
+from qcc.codegen.cpu.processors.processors import PROCESSORS
 from qcc.codegen.target.find import targets
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.report.result import Result
@@ -205,6 +208,17 @@ def test_a_chain_goes_on_to_the_pool_at_the_end(tmp_path: Path) -> None:
 def test_a_residual_that_is_spread_is_not_added_in_the_op(tmp_path: Path) -> None:
     text = NETWORK.replace("f = Add (e, b)", "m = GlobalAveragePool (b) f = Add (e, m)")
     assert not any(isinstance(op, ChainOp) and op.adds for op in rounded(tmp_path, text).chain(lambda op: True))
+
+
+def test_filters_of_one_channel_add_no_residual_reject(tmp_path: Path) -> None:
+    """Their kernels have no operand for it, and computed without."""
+    text = NETWORK.replace("d = Clip (c, zero, six)", "s = Add (c, b) d = Relu (s)")
+    found = rounded(tmp_path, text).chain(lambda op: True)
+    assert any(isinstance(op, ChainOp) and op.depthwise for op in found)
+    assert not any(isinstance(op, ChainOp) and op.depthwise and op.adds for op in found)
+    op = ChainOp(KernelWindow((3, 3)), depthwise=True, adds=True)
+    assert not Chains().makes(op, PROCESSORS["avx2"])
+    assert Chains().makes(replace(op, adds=False), PROCESSORS["avx2"])
 
 
 @pytest.mark.parametrize(

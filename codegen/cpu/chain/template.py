@@ -24,8 +24,8 @@ class Chains(ApartTemplate[ChainOp]):
     serve: ClassVar[str] = "serve_filter"
 
     def makes(self, op: ChainOp, processor: CpuProcessor) -> bool:
-        """All of them."""
-        return processor.has(*AVX2)
+        """All of them but filters a channel that add a residual."""
+        return processor.has(*AVX2) and not (op.depthwise and op.adds)
 
     def names(self, op: ChainOp, processor: CpuProcessor) -> tuple[str, ...]:
         """The product, or of channels by `WIDTHS`, of which the first may be too wide for a processor."""

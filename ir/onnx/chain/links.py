@@ -81,7 +81,7 @@ def _link(node: ir.Node, taken: set[ir.Node]) -> Link | None:
     if bias is None:
         return None
     inputs |= bias[0] | _named(coder, ("", "y_scale", "y_zero")) | low_high
-    residual = _residual(coder, shape[0], taken)
+    residual = None if depthwise else _residual(coder, shape[0], taken)  # no kernel of filters a channel adds one
     cut_sum, second, other, last = False, False, None, coder
     if residual is not None:
         cut_sum, second, decoder, last = residual
