@@ -247,6 +247,7 @@ def test_the_op_of_the_standard_becomes_ours_and_its_mask_is_read_as_it_was(tmp_
     assert graph.copy().chain(lambda _: False) == ()
     op = DenseOp(4, 2, 16, masked=True)
     assert graph.chain(lambda one: one == op) == (op,)
+    assert graph.copy().chain(lambda one: one == op) == (op,)  # again: it stays
     assert [one.function for one in graph.ops()].count(op.name) == 1
     reads = next(node for node in graph.model.graph if node.op_type == op.name).inputs
     assert [one and one.name for one in reads] == ["q", "k", "v", "mask"]

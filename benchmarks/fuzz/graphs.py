@@ -5,6 +5,7 @@ fault of what was done to it.
 """
 
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +26,8 @@ ACTIVATIONS = (
     "Abs",
     "Neg",
 )
+CHAINED_WIDTHS = (24, 32, 48, 64, 72)
+CHAINED_ACTIVATIONS = ("Relu", "Relu", "Relu", "LeakyRelu<alpha=0.1>", "HardSwish", "Identity")
 OPSET = 20
 
 
@@ -39,6 +42,8 @@ class _Drawing:
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     shared: dict[tuple[int, ...], list[str]] = field(default_factory=dict)
     count: int = 0
+    widths: Sequence[int] = WIDTHS
+    activations: Sequence[str] = ACTIVATIONS
 
     def op(self, text: str) -> str:
         """Add a line; `{}` is the value that goes on."""
@@ -71,13 +76,22 @@ class _Drawing:
         return name
 
 
-def drawn(rng: random.Random, images: float = 0.4) -> ModelProto:
-    """A graph of two to eight pieces over tokens or, with a probability, over images."""
-    image = rng.random() < images
-    drawing = _Drawing(rng, width=rng.choice(WIDTHS))
-    start = drawing.width
+def drawn(rng: random.Random) -> ModelProto:
+    """A graph of two to eight pieces over tokens or over images."""
+    image = rng.random() < 0.4
+    return _of_pieces(_Drawing(rng, width=rng.choice(WIDTHS)), _IMAGE if image else _TOKENS, image)
+
+
+def drawn_chain(rng: random.Random) -> ModelProto:
+    """Convolutions of so many channels that integers gain, with what may stand between those that hand on bytes."""
+    drawing = _Drawing(rng, width=rng.choice(CHAINED_WIDTHS), widths=CHAINED_WIDTHS, activations=CHAINED_ACTIVATIONS)
+    return _of_pieces(drawing, _CHAIN, True)
+
+
+def _of_pieces(drawing: _Drawing, pieces: Sequence[Callable[[_Drawing], None]], image: bool) -> ModelProto:
+    rng, start = drawing.rng, drawing.width
     for _ in range(rng.randrange(2, 9)):
-        rng.choice(_IMAGE if image else _TOKENS)(drawing)
+        rng.choice(pieces)(drawing)
     shape = "n,{},9,9" if image else "n,7,{}"
     ends = f"(float[{shape.format(start)}] x) => (float[{shape.format(drawing.width)}] y)"
     drawing.lines.append(f"y = Identity({drawing.value})")
@@ -142,7 +156,7 @@ def _attention(to: _Drawing) -> None:
 
 
 def _activation(to: _Drawing) -> None:
-    kind = to.rng.choice(ACTIVATIONS)
+    kind = to.rng.choice(to.activations)
     name, _, options = kind.partition("<")
     to.value = to.op(f"{name}{'<' + options if options else ''}({{}})")
 
@@ -170,7 +184,7 @@ def _arithmetic(to: _Drawing) -> None:
 
 
 def _conv(to: _Drawing) -> None:
-    width, kernel = to.rng.choice((to.width, *WIDTHS)), to.rng.choice((1, 3))
+    width, kernel = to.rng.choice((to.width, *to.widths)), to.rng.choice((1, 3))
     group = to.rng.choice((1, 1, 2, 4))
     group = group if width % group == 0 and to.width % group == 0 else 1
     pads = f"pads=[{','.join([str(kernel // 2)] * 4)}]"
@@ -225,3 +239,4 @@ def _pool(to: _Drawing) -> None:
 
 _TOKENS = (_linear, _mlp, _norm, _attention, _activation, _arithmetic, _mlp, _attention)
 _IMAGE = (_conv, _conv, _depthwise, _squeeze, _shuffle, _pool, _activation)
+_CHAIN = (_conv, _conv, _conv, _depthwise, _pool, _squeeze, _activation)

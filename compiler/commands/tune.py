@@ -19,7 +19,7 @@ from qcc.compiler.console.usage import UsageError
 
 RANGE = re.compile(r"(-?[\d.]+)\s*([%A-Za-z]*)\s*\.\.\s*(-?[\d.]+)\s*([%A-Za-z]*)")
 EXAMPLES = """examples:
-  qcc tune model.onnx -p my.qpolicy --data data.npz --over clip=mse,absmax --runs 20
+  qcc tune model.onnx -p my.qpolicy --over clip=mse,absmax --runs 20
 """
 
 

@@ -22,7 +22,7 @@ def meet_one(name: str, sizes: FewSizes) -> Expr:
         q, keys, values, bias, scale, room, to, _, _, count, _ = emit.arguments(
             POINTERS, ("rows", "count", "first"), unaligned="q keys values bias scale to"
         )
-        top, sums = emit.accumulators(2)
+        top, sums, most = emit.accumulators(3)
         emit.put(top, emit.spread(T.float32(LOWEST)))
         emit.put(sums, emit.spread(T.float32(0)))
         factor = held(emit.spread(scale[0]))
@@ -31,36 +31,45 @@ def meet_one(name: str, sizes: FewSizes) -> Expr:
             start = T.bind(block * BLOCK)
             end = T.bind(T.min(count, start + BLOCK))
             groups = T.bind(T.truncdiv(end - start + LANES - 1, T.int64(LANES)))
-            (most,) = emit.accumulators(1)
             emit.put(most, emit.get(top))
             with T.serial(T.int64(0), groups) as group:
                 first = T.bind(start + group * LANES)
                 score = _scores(sizes, keys, asked, first, count - 1)
                 if sizes.op.masked:
                     score = held(score + bias[emit.lanes(first)])
-                lanes, hidden = emit.lanes(first), emit.spread(T.float32(-np.inf))
-                score = held(T.Select(lanes < emit.spread(end), score, hidden))
+                seen = emit.lanes(first) < emit.spread(end)
+                score = held(T.Select(seen, score, emit.spread(T.float32(-np.inf))))
                 T.buffer_store(room, score, [emit.lanes(first - start)])
                 emit.put(most, T.max(emit.get(most), score))
-            for distance in (8, 4, 2, 1):
-                order = [T.int32((lane + distance) % LANES) for lane in range(LANES)]
-                emit.put(most, T.max(emit.get(most), tirx.Shuffle([emit.get(most)], order)))
-            factor = power_of_two(held(emit.get(top) - emit.get(most)))
-            emit.put(top, emit.get(most))
-            emit.put(sums, emit.get(sums) * factor)
-            with T.serial(T.int64(0), groups) as group:
-                place = emit.lanes(group * LANES)
-                power = power_of_two(held(room[place] - emit.get(top)))
-                T.buffer_store(room, power, [place])
-                emit.add(sums, power)
-            total = held(emit.spread(emit.total(emit.get(sums))))
-            one = emit.spread(T.float32(1))
-            nothing = T.Select(total == emit.spread(T.float32(0)), one, total)
-            share = held(T.Select(emit.spread(end) == emit.spread(count), one / nothing, one))
+            factor = _powers(room, groups, top, sums, most)
+            share = _share(sums, end == count)
             parts = range(sizes.vectors)
             for part in parts[:: sizes.beside]:
                 _add(sizes, (values, room, to), start, end, factor, share, parts[part : part + sizes.beside])
     return builder.get()
+
+
+def _powers(room: Expr, groups: Expr, top: Expr, sums: Expr, most: Expr) -> Expr:
+    """Powers in the place of scores; what was made before is to be multiplied by the result."""
+    for distance in (8, 4, 2, 1):
+        order = [T.int32((lane + distance) % LANES) for lane in range(LANES)]
+        emit.put(most, T.max(emit.get(most), tirx.Shuffle([emit.get(most)], order)))
+    factor = power_of_two(held(emit.get(top) - emit.get(most)))
+    emit.put(top, emit.get(most))
+    emit.put(sums, emit.get(sums) * factor)
+    with T.serial(T.int64(0), groups) as group:
+        place = emit.lanes(group * LANES)
+        power = power_of_two(held(room[place] - emit.get(top)))
+        T.buffer_store(room, power, [place])
+        emit.add(sums, power)
+    return factor
+
+
+def _share(sums: Expr, last: Expr) -> Expr:
+    """What the result is multiplied by: at last one over the sum of powers, where there is one."""
+    total, one = held(emit.spread(emit.total(emit.get(sums)))), emit.spread(T.float32(1))
+    nothing = total == emit.spread(T.float32(0))
+    return held(T.Select(last, one / T.Select(nothing, one, total), one))
 
 
 def _scores(sizes: FewSizes, keys: Expr, asked: Sequence[Expr], first: Expr, last: Expr) -> Expr:

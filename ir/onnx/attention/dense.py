@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from qcc.ir.kernel.dense_op import DenseOp
+from qcc.ir.kernel.dense_op import DenseOp, parse_dense
 from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION, function
 
@@ -19,7 +19,7 @@ OPSET = 23
 
 
 def write_dense(model: ir.Model, serves: Callable[[KernelOp], bool]) -> tuple[KernelOp, ...]:
-    """Put ops of ours in the place of the standard's.
+    """Put ops of ours in the place of the standard's, beside those that are there already.
 
     Args:
         model: is edited.
@@ -30,8 +30,12 @@ def write_dense(model: ir.Model, serves: Callable[[KernelOp], bool]) -> tuple[Ke
     """
     found: list[KernelOp] = []
     for node in list(model.graph):
-        op = _op(node)
+        written = parse_dense(node.op_type) if node.domain == DOMAIN else None
+        op = written or _op(node)
         if op is None or not serves(op):
+            continue
+        found.append(op)
+        if written is not None:
             continue
         reads = [*node.inputs[:MASK], *([_mask(node)] if op.masked else [])]
         scale = node.attributes.get_float("scale", op.attributes["scale"])
@@ -45,7 +49,6 @@ def write_dense(model: ir.Model, serves: Callable[[KernelOp], bool]) -> tuple[Ke
         body = dense_function(op, model.opset_imports[""])
         model.functions.setdefault(body.identifier(), body)
         model.opset_imports.setdefault(DOMAIN, VERSION)
-        found.append(op)
     return tuple(found)
 
 
