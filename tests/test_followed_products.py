@@ -161,6 +161,7 @@ def test_body_in_plain_onnx_runtime(name: str) -> None:
         np.testing.assert_allclose(made, wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_layers_reject(tmp_path: Path) -> None:
     """A second product that reads more than the first makes is told when the session is made."""
     pytest.importorskip("tvm")

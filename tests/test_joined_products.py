@@ -136,7 +136,7 @@ def test_body_in_plain_onnx_runtime(name: str) -> None:
         np.testing.assert_allclose(made, wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["linear_int4_group32_silu_and_mul", "linear_int8_channel_bias_and_bias_and_bias"])
 def test_layers_reject(tmp_path: Path, name: str) -> None:
     """Products whose outputs are no whole strips, or are not as many, are told when the session is made."""
