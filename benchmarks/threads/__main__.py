@@ -89,7 +89,8 @@ def report(models: Sequence[Opened], threads: Sequence[int], inputs: Mapping[str
             ratio = paired(own, seconds[0]).median
             line = f"{model.name:{width}}  {awake or 'runtime':>7}  {count:7}  {taken * 1e3:7.2f}"
             line += f"  {one[0] / taken:7.2f}x  {ratio:7.2f}x"
-            print(f"{line}  {one[1] / longest:.2f}x", flush=True)
+            path = f"{one[1] / longest:.2f}x" if longest else "-"  # a system may count too coarsely for a short run
+            print(f"{line}  {path}", flush=True)
 
 
 def path_s(model: Path, threads: int, inputs: Mapping[str, np.ndarray]) -> float:
