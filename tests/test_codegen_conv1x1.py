@@ -46,7 +46,7 @@ def tensors_of(op: LinearOp, random: np.random.Generator, shape: tuple[int, ...]
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(op=st.sampled_from(OPS), shape=shapes)
 def test_against_float64(library: Path, op: LinearOp, shape: tuple[int, int, int, tuple[int, int], int, int]) -> None:
     images, outputs, eights, (height, width), seed, threads = shape

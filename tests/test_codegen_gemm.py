@@ -50,14 +50,14 @@ shapes = st.tuples(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(op=st.sampled_from(CHANNEL), shape=shapes)
 def test_integers_to_the_last_bit(library: Path, op: LinearOp, shape: tuple[int, ...]) -> None:
     check_to_the_last_bit(library, op, shape)
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(op=st.sampled_from([*GROUPED, WEIGHTS]), shape=shapes)
 def test_bfloat16_of_every_factor(library: Path, op: LinearOp, shape: tuple[int, ...]) -> None:
     rows, outputs, chunks, seed, threads = shape
