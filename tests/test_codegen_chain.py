@@ -230,7 +230,7 @@ cases = st.tuples(st.sampled_from(OPS + OTHERS), channels, channels, sizes, st.i
 
 
 @pytest.mark.slow
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases, threads=st.sampled_from((1, 2)))
 def test_against_whole_numbers(library: Path, case: tuple[ChainOp, int, int, Sizes, int, int], threads: int) -> None:
     op, outputs, inputs, size, images, seed = case

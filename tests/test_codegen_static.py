@@ -79,7 +79,7 @@ cases = st.fixed_dictionaries(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("target", "activations"), INTEGERS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
 def test_integers_are_exact(libraries: Libraries, target: str, activations: Arithmetic, case: dict[str, int]) -> None:
     layer, x = drawn(case)

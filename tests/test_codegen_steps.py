@@ -104,7 +104,7 @@ cases = st.fixed_dictionaries(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [*TARGETS, TILES])
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=70, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
 def test_steps(libraries: Libraries, target: str, case: dict[str, Any]) -> None:
     """The op gives what float64 makes of the kernel's own product."""

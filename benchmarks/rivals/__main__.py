@@ -32,6 +32,7 @@ RIVALS = {**RUNTIMES, "ctranslate2 int8": ctranslate2_int8}
 FLOAT = "onnxruntime float"
 TURN_S = 0.02
 JUDGED = 200  # samples
+MASK = "mask"  # in the name of an input that hides tokens: none is hidden, since some runtimes leave those out
 
 
 def main() -> None:
@@ -58,7 +59,10 @@ def main() -> None:
         rivals = _made(made, dict.fromkeys((FLOAT, *given.only))) | {f"qcc {one.stem}": ours(one) for one in given.ours}
         noises = _noises(rivals, {name: array[half : half + JUDGED] for name, array in arrays.items()})
         batches = [int(word) for word in given.batch.split(",")]
-        inputs = feeds(graph, Wanted(tuple(batches), sequence=given.sequence))
+        inputs = {
+            batch: {name: np.ones_like(array) if MASK in name else array for name, array in fed.items()}
+            for batch, fed in feeds(graph, Wanted(tuple(batches), sequence=given.sequence)).items()
+        }
         for threads in (int(word) for word in given.threads.split(",")):
             _report(rivals, noises, inputs, threads, given.rounds)
             for path in given.gguf:
