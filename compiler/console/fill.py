@@ -1,13 +1,10 @@
 """Texts whose lines fit a terminal: paragraphs are filled, what is laid out goes on below itself, examples stay."""
 
 import re
-import textwrap
 from collections.abc import Iterator
 
-from qcc.dsl.diagnostics.excerpt import cells
+from qcc.dsl.diagnostics.excerpt import cells, wrapped
 
-LEAST = 30
-"""Columns below which no line is cut: a word a line says nothing."""
 FENCE = "```"
 HANG = 4
 GAP = re.compile(r"(?<=\S)  +(?=\S)")
@@ -18,12 +15,7 @@ def pieces(text: str, width: int | None) -> list[str]:
     """A line, on several where it is wider; those go on below what it begins with."""
     if width is None or cells(text) <= width:
         return [text]
-    return _wrapped(text, width, " " * (len(text) - len(text.lstrip()) + 2))
-
-
-def _wrapped(text: str, width: int, indent: str) -> list[str]:
-    room = max(width, LEAST)
-    return textwrap.wrap(text, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return wrapped(text, width, " " * (len(text) - len(text.lstrip()) + 2))
 
 
 def filled(text: str, width: int | None) -> str:
@@ -45,7 +37,7 @@ def _part(part: str, width: int) -> Iterator[str]:
             continue
         before, *under = (len(line) - len(line.lstrip()) for line in item)
         joined = " " * before + " ".join(line.strip() for line in item)
-        yield from _wrapped(joined, width, " " * (under[0] if under else before + _hang(joined.strip())))
+        yield from wrapped(joined, width, " " * (under[0] if under else before + _hang(joined.strip())))
 
 
 def _hang(item: str) -> int:

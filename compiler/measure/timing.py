@@ -17,10 +17,8 @@ NOTICEABLE = 1.02
 NORMAL_99 = 2.58
 SLOWER = "(slower)"
 LOOK_S, LOOKS = 0.002, 250  # between looks at whether threads work, and at most so many
-ASLEEP, QUIET = (
-    0.1,
-    2,
-)  # of a core: less is no thread that spins; in so many looks, since one may have waited for a core
+ASLEEP = 0.1  # of a core: less is no thread that spins
+QUIET = 2  # looks that find none, since one may have waited for a core
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,12 @@
 """One line of a source as a terminal shows it: tabs, wide characters, long lines."""
 
+import textwrap
 import unicodedata
 
 TAB = 4
 ELLIPSIS = "..."
+LEAST = 30
+"""Columns that a text gets in the narrowest terminal: a word a line says nothing."""
 
 
 def escape(text: str) -> str:
@@ -17,6 +20,12 @@ def _escape(char: str) -> str:
         return char
     code = ord(char)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{{{code:x}}}"
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """A text in lines of so many columns, of which those behind the first are indented; no word is broken."""
+    room = max(width, LEAST)
+    return textwrap.wrap(text, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def cells(text: str) -> int:

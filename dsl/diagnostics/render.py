@@ -2,18 +2,15 @@
 
 import json
 import shutil
-import textwrap
 from collections.abc import Sequence
 
 from qcc.dsl.diagnostics.diagnostic import Diagnostic, OutputFormat, Severity
-from qcc.dsl.diagnostics.excerpt import cells, escape, excerpt
+from qcc.dsl.diagnostics.excerpt import cells, escape, excerpt, wrapped
 from qcc.dsl.diagnostics.sarif import sarif
 from qcc.dsl.diagnostics.source import Span
 
 PRINTED_AT_MOST = 50
 LONGEST_MESSAGE = 400
-LEAST = 30
-"""Columns that a sentence gets in the narrowest terminal."""
 
 
 def render(
@@ -75,8 +72,7 @@ def _filled(text: str, before: int, room: int | None) -> str:
     text = _cut(escape(text))
     if room is None or cells(text) <= room - before:
         return text
-    words = textwrap.wrap(text, max(room - before, LEAST), break_long_words=False, break_on_hyphens=False)
-    return ("\n" + " " * before).join(words)
+    return ("\n" + " " * before).join(wrapped(text, room - before))
 
 
 def _cut(text: str) -> str:

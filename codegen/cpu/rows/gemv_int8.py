@@ -32,7 +32,7 @@ def rounded(parts: Sequence[Expr], steps: Expr, at: Expr) -> list[Expr]:
     most = T.bind(T.reinterpret("float32", top))
     inverse = T.bind(T.Select(most > T.float32(TINY), T.float32(127) / most, T.float32(0)))
     T.buffer_store(steps, most * T.float32(1 / 127), [at])
-    return [T.bind(emit.llvm("llvm.lrint", "int32x16", part * emit.spread(inverse))) for part in parts]
+    return [T.bind(emit.nearest(part * emit.spread(inverse))) for part in parts]
 
 
 def clipped(x: Expr, inverse: Expr) -> Expr:

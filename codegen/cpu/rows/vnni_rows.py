@@ -42,8 +42,8 @@ def quantize(name: str, static: bool) -> Expr:
             inverse = T.bind(T.float32(1) / steps[row]) if static else _own_step(x, row * inputs, count, steps, row)
             with T.serial(T.int64(0), count) as part:
                 place = emit.lanes(row * inputs + part * LANES)
-                near = clipped(x[place], inverse) if static else _near(x[place], inverse)
-                T.buffer_store(q, T.cast(T.cast(near, "int32x16") + middle, "int8x16"), [place])
+                near = T.cast(clipped(x[place], inverse), "int32x16") if static else _near(x[place], inverse)
+                T.buffer_store(q, T.cast(near + middle, "int8x16"), [place])
     return builder.get()
 
 
@@ -61,7 +61,7 @@ def _own_step(x: Expr, start: Expr, count: Expr, steps: Expr, row: Expr) -> Expr
 
 
 def _near(x: Expr, inverse: Expr) -> Expr:
-    return emit.llvm("llvm.nearbyint", "float32x16", x * emit.spread(inverse))
+    return emit.nearest(x * emit.spread(inverse))
 
 
 def product(name: str, tile: Tile, rows: int) -> Expr:

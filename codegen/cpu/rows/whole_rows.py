@@ -59,7 +59,7 @@ def round_rows(name: str, places: Places = in_rows, wide: bool = False) -> Expr:
             with T.serial(T.int64(0), chunks) as chunk:
                 for half in (0, 16):
                     value = x[emit.lanes((row * chunks + chunk) * 32 + half)] * emit.spread(inverse)
-                    whole = T.bind(emit.llvm("llvm.lrint", "int32x16", value))
+                    whole = T.bind(emit.nearest(value))
                     emit.add(total, whole)
                     stored = tirx.Shuffle([whole], [T.int32(lane) for lane in PAIRED]) if wide else whole
                     T.buffer_store(q, T.cast(stored, f"{kind}x16"), [emit.lanes(place(chunk) + half)])
